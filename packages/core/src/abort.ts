@@ -1,0 +1,73 @@
+/**
+ * Cancellation and deadlines. A reason is always a KofnError: CANCELLED for the caller's own abort, DEADLINE_EXCEEDED
+ * for a deadline.
+ */
+import type { Clock } from './clock.js';
+import { KofnError } from './errors.js';
+
+/** The KofnError that says why `signal` aborted. */
+export function abortReason(signal: AbortSignal | undefined): KofnError {
+  const reason: unknown = signal?.reason;
+  if (reason instanceof KofnError) return reason;
+  return new KofnError('CANCELLED', 'the caller cancelled the request', { cause: reason });
+}
+
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw abortReason(signal);
+}
+
+/** `promise`, or a rejection with the signal's reason as soon as it aborts. The work behind `promise` goes on. */
+export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  if (signal.aborted) {
+    promise.catch(() => undefined);
+    throw abortReason(signal);
+  }
+  let onAbort!: () => void;
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(abortReason(signal));
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** A signal with a life of its own: dispose it and its timer and listener are gone. */
+export interface Scope extends Disposable {
+  readonly signal: AbortSignal;
+  /** Aborts the signal with `reason`; harmless when it is aborted already. */
+  abort(reason: KofnError): void;
+}
+
+/**
+ * A scope that ends with `parent`, or with DEADLINE_EXCEEDED `deadlineMs` from now. `what` names the work in the
+ * message ("request", "shard upload").
+ */
+export function openScope(
+  clock: Clock,
+  options: { parent?: AbortSignal | undefined; deadlineMs?: number | undefined; what?: string } = {},
+): Scope {
+  const { parent, deadlineMs, what = 'request' } = options;
+  const controller = new AbortController();
+  const onParent = () => controller.abort(abortReason(parent));
+  if (parent?.aborted) onParent();
+  else parent?.addEventListener('abort', onParent, { once: true });
+  const timer =
+    deadlineMs === undefined
+      ? undefined
+      : clock.setTimer(
+          () => controller.abort(new KofnError('DEADLINE_EXCEEDED', `the ${what} did not end within ${deadlineMs} ms`)),
+          deadlineMs,
+        );
+  return {
+    signal: controller.signal,
+    abort: reason => controller.abort(reason),
+    [Symbol.dispose]() {
+      timer?.cancel();
+      parent?.removeEventListener('abort', onParent);
+    },
+  };
+}

@@ -1,0 +1,23 @@
+export { KofnError, ERROR_CODES, isErrorCode, isKofnError, unreachable, type ErrorCode } from './errors.js';
+export {
+  allFinite,
+  elementBytes,
+  elementCount,
+  float32,
+  formatShape,
+  isFiniteTensor,
+  isNumericDType,
+  tensor,
+  tensorBytes,
+  tensorFromBytes,
+  type DType,
+  type Float32Tensor,
+  type NumericDType,
+  type Shape,
+  type Tensor,
+  type Tensors,
+  type TypedArray,
+} from './tensor.js';
+export { abortable, abortReason, openScope, throwIfAborted, type Scope } from './abort.js';
+export { sleep, systemClock, type Clock, type Timer } from './clock.js';
+export { seededRng, type Rng } from './rng.js';
