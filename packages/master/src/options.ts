@@ -1,0 +1,171 @@
+/** Options of the public API, validated once. A message names the option, the value given and the range allowed. */
+import { KofnError, systemClock, type Clock, type Tensors } from '@kofn/core';
+import { CODE_NAMES, defaultCode, type CodeName } from '@kofn/encoder';
+import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
+
+/** A call that is about to go to a worker or has gone: what a {@link DispatchHooks} method is told. */
+export interface DispatchCall {
+  /** Number of the request within its model, from 0. */
+  readonly request: number;
+  readonly layer: string;
+  readonly worker: number;
+}
+
+/** Seen by failure-injection tools: called around each frame, synchronously. */
+export interface DispatchHooks {
+  beforeSend?(call: DispatchCall): void;
+  /** The frame has been handed to the operating system. */
+  afterWrite?(call: DispatchCall): void;
+}
+
+export interface ConnectOptions {
+  /** `host:port` of each worker; their order numbers them from 0. */
+  readonly workers: readonly string[];
+  /** Engine of the master itself (segments between coded layers, local recovery). Default 'auto'. */
+  readonly engine?: EngineName | 'auto';
+  /** Threads of the master's engine. Default 1. */
+  readonly threads?: number;
+  /** Longest wait for all workers to answer. Default 10,000. */
+  readonly connectDeadlineMs?: number;
+  /** Largest gRPC message. Default 256 MiB. */
+  readonly maxMessageBytes?: number;
+  readonly hooks?: DispatchHooks;
+  readonly clock?: Clock;
+  readonly signal?: AbortSignal;
+}
+
+export interface ResolvedConnectOptions {
+  readonly workers: readonly string[];
+  readonly engine: EngineName | 'auto';
+  readonly threads: number;
+  readonly connectDeadlineMs: number;
+  readonly maxMessageBytes: number;
+  readonly hooks: DispatchHooks;
+  readonly clock: Clock;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** What happens when fewer than k workers are left for a layer: compute the missing blocks here, or fail at once. */
+export type OnLoss = 'local' | 'fail';
+
+/** Which linear layers are coded: all that can be, those for which it pays, or these by name. */
+export type LayerChoice = 'all' | 'auto' | readonly string[];
+
+export interface DeployProgress {
+  /** Layer that is being put, and its number among those to code. */
+  readonly layer: string;
+  readonly layerNumber: number;
+  readonly layerCount: number;
+  /** Shard bytes sent so far and to send, over all layers so far encoded; bytes that a worker had already are in neither. */
+  readonly sentBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface CodeOptions {
+  /** Parity blocks r: so many workers of a layer may fail. Default 1; 0 is uncoded. */
+  readonly parity?: number;
+  /** Default: uncoded for parity 0, sum for 1, rotation for more. */
+  readonly code?: CodeName;
+  readonly onLoss?: OnLoss;
+  /** How long a layer waits for late data blocks once it could decode. Default 0. */
+  readonly systematicGraceMs?: number;
+  readonly onProgress?: (progress: DeployProgress) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface ModelOptions extends CodeOptions {
+  /** Default 'all'. */
+  readonly layers?: LayerChoice;
+  /** Inputs to profile the model with; needed where a size other than the first is open. Default zeros, first size 1. */
+  readonly sampleInputs?: Tensors;
+}
+
+export interface ResolvedCode {
+  readonly code: CodeName;
+  readonly k: number;
+  readonly r: number;
+  readonly n: number;
+}
+
+export interface RunOptions {
+  readonly signal?: AbortSignal;
+  /** The request ends within this time, with an answer or DEADLINE_EXCEEDED. Default 60,000. */
+  readonly deadlineMs?: number;
+}
+
+export const DEFAULT_DEADLINE_MS = 60_000;
+
+export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectOptions {
+  const { workers, engine = 'auto', threads = 1, connectDeadlineMs = 10_000, maxMessageBytes = 2 ** 28 } = options;
+  if (!Array.isArray(workers) || workers.length === 0) {
+    throw new KofnError('INVALID_ARGUMENT', 'workers: give at least one address, as host:port');
+  }
+  for (const address of workers as readonly unknown[]) {
+    if (typeof address !== 'string' || !/^\S+:\d+$/.test(address)) {
+      throw new KofnError('INVALID_ARGUMENT', `workers: "${String(address)}" is not host:port`);
+    }
+  }
+  const repeated = workers.find((address, i) => workers.indexOf(address) !== i);
+  if (repeated !== undefined) {
+    throw new KofnError('INVALID_ARGUMENT', `workers: ${repeated} is listed twice; each worker counts once`);
+  }
+  if (engine !== 'auto' && !ENGINE_NAMES.includes(engine)) {
+    throw new KofnError('INVALID_ARGUMENT', `engine: "${String(engine)}" is not one of auto, ${ENGINE_NAMES.join(', ')}`);
+  }
+  requireWhole('threads', threads, 1, 1024);
+  requireRange('connectDeadlineMs', connectDeadlineMs, 1, 2 ** 31 - 1);
+  requireWhole('maxMessageBytes', maxMessageBytes, 1024, 2 ** 31 - 1);
+  return {
+    workers,
+    engine,
+    threads,
+    connectDeadlineMs,
+    maxMessageBytes,
+    hooks: options.hooks ?? {},
+    clock: options.clock ?? systemClock,
+    signal: options.signal,
+  };
+}
+
+/** The code for `workers` machines and r parity blocks. Throws INVALID_ARGUMENT. */
+export function resolveCode(options: CodeOptions, workers: number): ResolvedCode {
+  const parity = options.parity ?? (options.code === 'uncoded' ? 0 : 1);
+  requireWhole('parity', parity, 0, 1024);
+  const code = options.code ?? defaultCode(parity);
+  if (!CODE_NAMES.includes(code)) {
+    throw new KofnError('INVALID_ARGUMENT', `code: "${String(code)}" is not one of ${CODE_NAMES.join(', ')}`);
+  }
+  if (parity >= workers) {
+    throw new KofnError(
+      'INVALID_ARGUMENT',
+      `parity: ${parity} with ${workers} worker${workers === 1 ? '' : 's'} leaves no data block; ` +
+        `give a parity below ${workers}, or more workers`,
+    );
+  }
+  if (code === 'replication') {
+    // Every block on parity + 1 workers survives the loss of any `parity` of them.
+    const copies = parity + 1;
+    const k = Math.floor(workers / copies);
+    return { code, k, r: k * parity, n: k * copies };
+  }
+  if (code === 'uncoded' && parity !== 0) {
+    throw new KofnError('INVALID_ARGUMENT', `code: uncoded has no parity blocks, got parity ${parity}; give parity 0`);
+  }
+  if (code === 'sum' && parity !== 1) {
+    throw new KofnError('INVALID_ARGUMENT', `code: sum has exactly 1 parity block, got parity ${parity}; use rotation`);
+  }
+  return { code, k: workers - parity, r: parity, n: workers };
+}
+
+export function requireWhole(name: string, value: number, min: number, max: number): void {
+  if (!Number.isInteger(value)) {
+    throw new KofnError('INVALID_ARGUMENT', `${name}: ${String(value)} is not a whole number from ${min} to ${max}`);
+  }
+  requireRange(name, value, min, max);
+}
+
+export function requireRange(name: string, value: number, min: number, max: number): void {
+  if (!(value >= min && value <= max)) {
+    throw new KofnError('INVALID_ARGUMENT', `${name}: ${String(value)} is outside the range ${min} to ${max}`);
+  }
+}

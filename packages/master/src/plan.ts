@@ -1,0 +1,70 @@
+/** What is coded, what stays local, and why: the plan of a model on a cluster, which explains itself in words. */
+import type { CodeName } from '@kofn/encoder';
+
+/** The figures behind the decision of `layers: 'auto'`; see planner.ts for the formula. */
+export interface Costs {
+  /** The whole layer on the master. */
+  readonly localMs: number;
+  readonly roundTripMs: number;
+  /** Input to n workers and k replies over the master's link. */
+  readonly transferMs: number;
+  /** One block on one worker, the slowest of those that hold the layer. */
+  readonly shardMs: number;
+  /** roundTripMs + transferMs + shardMs. */
+  readonly codedMs: number;
+}
+
+export interface LayerPlan {
+  readonly name: string;
+  readonly operator: string;
+  readonly decision: 'coded' | 'local';
+  /** In words: why it is coded or local. */
+  readonly reason: string;
+  /** Shapes of one request as profiled; absent for a node that cannot be coded. */
+  readonly inputShape?: readonly number[];
+  readonly outputShape?: readonly number[];
+  /** Multiply-accumulates of one request. */
+  readonly macs?: number;
+  readonly weightBytes?: number;
+  /** Only when coded. */
+  readonly coded?: {
+    readonly code: CodeName;
+    readonly k: number;
+    readonly r: number;
+    /** What the code splits: output rows (dense) or output channels (conv). */
+    readonly axis: 'rows' | 'channels';
+    /** Worker of each block. */
+    readonly workers: readonly number[];
+    /** Weights that each worker keeps. */
+    readonly shardBytes: number;
+    /** Tensor bytes to and from each worker in one request. */
+    readonly inputBytes: number;
+    readonly replyBytes: number;
+  };
+  readonly costs?: Costs;
+}
+
+export interface Plan {
+  readonly layers: readonly LayerPlan[];
+  /** Where the figures of `costs` come from. */
+  readonly speeds: Speeds;
+}
+
+/** Speeds that `costs` are computed from. */
+export interface Speeds {
+  readonly source: 'measured' | 'assumed';
+  readonly roundTripMs: number;
+  readonly megabitsPerSecond: number;
+  /** The slowest worker's speed; a multiply-accumulate is two operations. */
+  readonly workerGflops: number;
+  readonly localGflops: number;
+}
+
+/** Used where nothing was measured: a Raspberry Pi on wired Ethernet, roughly. */
+export const ASSUMED_SPEEDS: Speeds = {
+  source: 'assumed',
+  roundTripMs: 1,
+  megabitsPerSecond: 100,
+  workerGflops: 2,
+  localGflops: 2,
+};

@@ -1,0 +1,52 @@
+/**
+ * What a request tells about itself: who answered when, what was recovered, how exact it can be. Workers are numbered
+ * from 0 in the order given to `connect`; blocks from 0 to n - 1 as in the code.
+ */
+import type { CodeName } from '@kofn/encoder';
+import type { ErrorCode } from '@kofn/core';
+
+export interface Arrival {
+  readonly block: number;
+  readonly worker: number;
+  /** From the layer's dispatch to this reply, verified. */
+  readonly ms: number;
+}
+
+/** A worker whose block is an erasure in this request, and why. */
+export interface Erasure {
+  readonly block: number;
+  readonly worker: number;
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export interface LayerReport {
+  readonly name: string;
+  readonly code: CodeName;
+  readonly k: number;
+  readonly r: number;
+  /** From dispatch to the decoded output. */
+  readonly ms: number;
+  /** Replies up to the one that completed the decode set, in order of arrival. */
+  readonly arrivals: readonly Arrival[];
+  readonly erasures: readonly Erasure[];
+  /** Blocks that the output was decoded from, ascending; those computed by the master included. */
+  readonly decodeSet: readonly number[];
+  /** Data blocks computed from parity, by why: their worker failed, or had not answered yet. */
+  readonly recovered: { readonly lost: readonly number[]; readonly late: readonly number[] };
+  /** Data blocks that the master computed itself because fewer than k workers were left or the input is not finite. */
+  readonly computedHere: readonly number[];
+  /** Factor by which this decode set multiplies float rounding; 1 when nothing was solved for. */
+  readonly errorGain: number;
+  /** Tensor and protocol bytes on the wire. */
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+}
+
+export interface RunReport {
+  /** Number of this request within its model, from 0. */
+  readonly request: number;
+  readonly ms: number;
+  /** Coded layers in the model's order. */
+  readonly layers: readonly LayerReport[];
+}
