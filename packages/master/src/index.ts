@@ -1,1 +1,28 @@
-export {};
+export { connect, type Cluster } from './cluster.js';
+export {
+  codedLayer,
+  type CodedLayer,
+  type ConvLayer,
+  type DenseLayer,
+  type LayerResult,
+  type LayerSpec,
+  type MatrixLike,
+  type OnnxLayer,
+  type ShapedArray,
+} from './coded-layer.js';
+export { codedModel, planModel, type CodedModel, type ModelSource, type RunResult } from './coded-model.js';
+export type {
+  CodeOptions,
+  ConnectOptions,
+  DeployProgress,
+  DispatchCall,
+  DispatchHooks,
+  LayerChoice,
+  ModelOptions,
+  OnLoss,
+  RunOptions,
+} from './options.js';
+export { ASSUMED_SPEEDS, type Costs, type LayerPlan, type Plan, type Speeds } from './plan.js';
+export type { Arrival, Erasure, LayerReport, RunReport } from './report.js';
+export type { Fleet, WorkerView } from './fleet.js';
+export { checkInputs, zeroInputs } from './inputs.js';

@@ -110,7 +110,10 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
     throw new KofnError('INVALID_ARGUMENT', `workers: ${repeated} is listed twice; each worker counts once`);
   }
   if (engine !== 'auto' && !ENGINE_NAMES.includes(engine)) {
-    throw new KofnError('INVALID_ARGUMENT', `engine: "${String(engine)}" is not one of auto, ${ENGINE_NAMES.join(', ')}`);
+    throw new KofnError(
+      'INVALID_ARGUMENT',
+      `engine: "${String(engine)}" is not one of auto, ${ENGINE_NAMES.join(', ')}`,
+    );
   }
   requireWhole('threads', threads, 1, 1024);
   requireRange('connectDeadlineMs', connectDeadlineMs, 1, 2 ** 31 - 1);

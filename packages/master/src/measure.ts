@@ -1,0 +1,117 @@
+/**
+ * Measures what `layers: 'auto'` and `planModel` decide by: the round trip and rate of each link, the speed of each
+ * worker beside the master's own, and how long each layer takes here.
+ */
+import { float32, isKofnError, type Clock, type Shape } from '@kofn/core';
+import type { Engine, Session } from '@kofn/engine';
+import { layerModel, shardModel, type LinearLayer } from '@kofn/graph';
+import { shardName } from '@kofn/wire';
+import type { Cluster } from './cluster.js';
+import type { Connection } from './connection.js';
+import { openLocally } from './local-session.js';
+import type { Speeds } from './plan.js';
+
+const RATE_PROBE_FLOATS = 2 ** 18;
+const ROUNDS = 5;
+
+/** A convolution 3x3 of 128 to 128 channels on 14x14: 28.9 million multiply-accumulates over 100 KB each way. */
+const CALIBRATION = {
+  units: 128,
+  fanIn: 128 * 9,
+  conv: { groups: 1, kernel: [3, 3], strides: [1, 1], dilations: [1, 1], pads: [1, 1, 1, 1], autoPad: 'NOTSET' },
+} as const;
+const CALIBRATION_INPUT = [1, 128, 14, 14] as const;
+const CALIBRATION_FLOATS = 128 * 14 * 14;
+const CALIBRATION_OPERATIONS = 2 * CALIBRATION_FLOATS * CALIBRATION.fanIn;
+
+/** Speeds of the slowest worker and link, measured now; the worker's share of the time is what remains after transfer. */
+export async function measureSpeeds(cluster: Cluster, signal: AbortSignal | undefined): Promise<Speeds> {
+  const { weights, units } = {
+    weights: new Float32Array(CALIBRATION.units * CALIBRATION.fanIn).fill(0.01),
+    units: 128,
+  };
+  const files = shardModel({ operator: 'Conv', fanIn: CALIBRATION.fanIn, conv: CALIBRATION.conv }, { weights, units });
+  const session = await openLocally(cluster.engine, files, cluster.engineThreads);
+  let localMs: number;
+  try {
+    localMs = await medianRunMs(session, CALIBRATION_INPUT, cluster.clock);
+  } finally {
+    await session[Symbol.asyncDispose]();
+  }
+  const name = shardName(files.model, files.weights);
+  const links = [];
+  for (const connection of cluster.connections) {
+    const link = await measureLink(connection, cluster.clock, signal);
+    await connection.client.put({ name, ...files }, { signal });
+    try {
+      const callMs = await medianMs(cluster.clock, () =>
+        connection.client.infer({ model: name, inputs: { x: zeros(CALIBRATION_INPUT) } }, { signal }),
+      );
+      const transferMs = (2 * 4 * CALIBRATION_FLOATS * 8) / (link.megabitsPerSecond * 1000);
+      links.push({ ...link, workerMs: Math.max(0.1 * callMs, callMs - link.roundTripMs - transferMs) });
+    } finally {
+      await connection.client.remove([name], { signal });
+    }
+  }
+  return {
+    source: 'measured',
+    roundTripMs: Math.max(...links.map(link => link.roundTripMs)),
+    megabitsPerSecond: Math.min(...links.map(link => link.megabitsPerSecond)),
+    workerGflops: CALIBRATION_OPERATIONS / Math.max(...links.map(link => link.workerMs)) / 1e6,
+    localGflops: CALIBRATION_OPERATIONS / localMs / 1e6,
+  };
+}
+
+/** Milliseconds of the whole layer on the master for an input of shape `input`: the median of five after a warm-up. */
+export async function measureLayerMs(
+  engine: Engine,
+  threads: number,
+  layer: LinearLayer,
+  input: Shape,
+  clock: Clock,
+): Promise<number> {
+  const session = await openLocally(engine, layerModel(layer), threads);
+  try {
+    return await medianRunMs(session, input, clock);
+  } finally {
+    await session[Symbol.asyncDispose]();
+  }
+}
+
+async function measureLink(
+  { client }: Connection,
+  clock: Clock,
+  signal: AbortSignal | undefined,
+): Promise<{ roundTripMs: number; megabitsPerSecond: number }> {
+  const roundTripMs = await medianMs(clock, () => client.live({ signal }));
+  // A request for a shard that nobody has is refused once it is read whole: the time of the upload and nothing else.
+  const x = float32([RATE_PROBE_FLOATS], new Float32Array(RATE_PROBE_FLOATS));
+  const uploadMs = await medianMs(clock, async () => {
+    try {
+      await client.infer({ model: 'kofn-rate-probe', inputs: { x } }, { signal });
+    } catch (error) {
+      if (!isKofnError(error, 'NOT_FOUND')) throw error;
+    }
+  });
+  const transferMs = Math.max(0.01, uploadMs - roundTripMs);
+  return { roundTripMs, megabitsPerSecond: (4 * RATE_PROBE_FLOATS * 8) / (transferMs * 1000) };
+}
+
+function medianRunMs(session: Session, input: Shape, clock: Clock): Promise<number> {
+  return medianMs(clock, () => session.run({ x: zeros(input) }));
+}
+
+async function medianMs(clock: Clock, work: () => Promise<unknown>): Promise<number> {
+  await work();
+  const times: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const start = clock.now();
+    await work();
+    times.push(clock.now() - start);
+  }
+  return times.sort((a, b) => a - b)[Math.floor(ROUNDS / 2)]!;
+}
+
+function zeros(shape: Shape) {
+  return float32(shape, new Float32Array(shape.reduce((a, b) => a * b, 1)));
+}

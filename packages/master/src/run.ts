@@ -1,0 +1,116 @@
+/**
+ * One request through a deployed model: read this file as the map of the request path. A model is a list of steps (cut.ts
+ * of @kofn/graph): a segment runs here in ONNX Runtime, a coded layer goes to the workers (dispatch.ts).
+ *
+ * Invariants
+ * 1. A step starts when its inputs are there, so independent parts run side by side; a value is dropped when its last
+ *    reader has run.
+ * 2. The first step that fails ends the others; nothing outlives the request.
+ */
+import { abortable, KofnError, openScope, type Tensor, type Tensors } from '@kofn/core';
+import type { Session } from '@kofn/engine';
+import { dispatch, type DeployedLayer, type RequestContext } from './dispatch.js';
+import type { LayerReport } from './report.js';
+
+export type DeployedStep =
+  | {
+      readonly kind: 'segment';
+      readonly inputs: readonly string[];
+      readonly outputs: readonly string[];
+      readonly session: Session;
+    }
+  | { readonly kind: 'coded'; readonly input: string; readonly output: string; readonly layer: DeployedLayer };
+
+/** Runs `steps` in the order of their data. `outputs` are the values to return. */
+export async function runSteps(
+  steps: readonly DeployedStep[],
+  inputs: Tensors,
+  outputs: readonly string[],
+  context: RequestContext,
+): Promise<{ outputs: Tensors; layers: LayerReport[] }> {
+  using scope = openScope(context.clock, { parent: context.signal });
+  const values = new Values(steps, outputs);
+  for (const [name, value] of Object.entries(inputs)) values.put(name, value, 'caller');
+  const reports = new Map<DeployedStep, LayerReport>();
+
+  const runStep = async (step: DeployedStep): Promise<void> => {
+    if (step.kind === 'segment') {
+      const feeds = await values.read(step.inputs, scope.signal);
+      const transfer = step.inputs.every(name => values.isMovable(name));
+      const produced = await abortable(step.session.run(feeds, { transfer }), scope.signal);
+      values.release(step.inputs);
+      for (const name of step.outputs) values.put(name, produced[name]!, 'request');
+    } else {
+      const { [step.input]: input } = await values.read([step.input], scope.signal);
+      const { output, report } = await dispatch(step.layer, input!, { ...context, signal: scope.signal });
+      values.release([step.input]);
+      values.put(step.output, output, 'request');
+      reports.set(step, report);
+    }
+  };
+
+  const running = steps.map(async step => {
+    try {
+      await runStep(step);
+    } catch (error) {
+      scope.abort(KofnError.from(error));
+      throw error;
+    }
+  });
+  const results = await Promise.allSettled(running);
+  // The scope's reason is the first failure; the steps that it ended failed with the same.
+  if (results.some(result => result.status === 'rejected')) throw KofnError.from(scope.signal.reason);
+  return {
+    outputs: await values.read(outputs, scope.signal),
+    layers: steps.flatMap(step => reports.get(step) ?? []),
+  };
+}
+
+/** The tensors of one request by value name, each with the number of readers it still has. */
+class Values {
+  readonly #slots = new Map<string, Slot>();
+
+  constructor(steps: readonly DeployedStep[], outputs: readonly string[]) {
+    const reads = steps.flatMap(step => (step.kind === 'segment' ? step.inputs : [step.input]));
+    for (const name of [...reads, ...outputs]) this.#slot(name).readers++;
+  }
+
+  put(name: string, value: Tensor, owner: 'caller' | 'request'): void {
+    const slot = this.#slot(name);
+    slot.owner = owner;
+    slot.settle(value);
+  }
+
+  async read(names: readonly string[], signal: AbortSignal): Promise<Tensors> {
+    const entries = names.map(async name => [name, await abortable(this.#slot(name).value, signal)] as const);
+    return Object.fromEntries(await Promise.all(entries));
+  }
+
+  /** Whether its one remaining reader may take the buffer: the caller's own input is never taken. */
+  isMovable(name: string): boolean {
+    const slot = this.#slot(name);
+    return slot.owner === 'request' && slot.readers === 1;
+  }
+
+  release(names: readonly string[]): void {
+    for (const name of names) if (--this.#slot(name).readers === 0) this.#slots.delete(name);
+  }
+
+  #slot(name: string): Slot {
+    let slot = this.#slots.get(name);
+    if (slot === undefined) {
+      let settle!: (value: Tensor) => void;
+      const value = new Promise<Tensor>(resolve => (settle = resolve));
+      slot = { readers: 0, owner: 'request', value, settle };
+      this.#slots.set(name, slot);
+    }
+    return slot;
+  }
+}
+
+interface Slot {
+  readers: number;
+  owner: 'caller' | 'request';
+  readonly value: Promise<Tensor>;
+  readonly settle: (value: Tensor) => void;
+}
