@@ -1,0 +1,154 @@
+/**
+ * From a layer's weights to its coded blocks. A data block is the layer's own rows; a parity block is a combination of
+ * scaled rows, formed in float64 and rounded once to float32.
+ *
+ * Invariants
+ * 1. The bias is one more column: it is scaled and combined with its row, so a parity block is a plain layer with bias.
+ * 2. Scales are powers of two, so scaling and unscaling are exact.
+ * 3. `block` is a function of the layer and the code alone: the same bytes on every machine, any time it is called.
+ */
+import { KofnError } from '@kofn/core';
+import type { Code } from './code.js';
+import { blockRange, partition, type Partition } from './partition.js';
+
+/** The linear map to encode: output[u] = Σ weights[u,c]·input[c] + bias[u], in `groups` groups of units. */
+export interface LinearMap {
+  readonly units: number;
+  /** Weights of one unit. */
+  readonly fanIn: number;
+  readonly groups: number;
+  /** units × fanIn, row-major, finite. Read, never changed. */
+  readonly weights: Float32Array;
+  /** One value a unit, finite. */
+  readonly bias?: Float32Array | undefined;
+}
+
+/** What one worker holds of a layer: `groups · blockUnits` units of `fanIn` weights. */
+export interface EncodedBlock {
+  readonly weights: Float32Array;
+  /** Present when the layer has a bias. */
+  readonly bias?: Float32Array;
+}
+
+export interface LayerEncoding {
+  readonly code: Code;
+  readonly partition: Partition;
+  /** One power of two a unit: scale · ‖(weights, bias)‖ is in [1/√2, √2]; 1 for a zero row. */
+  readonly scales: Float64Array;
+  /** Makes coded block `index` (0 to n - 1) anew; only that block is in memory. Throws INVALID_ARGUMENT. */
+  block(index: number): EncodedBlock;
+}
+
+/** Throws INVALID_ARGUMENT (too few units for k blocks) or SHAPE_MISMATCH (weights or bias of another size). */
+export function encodeLayer(layer: LinearMap, code: Code): LayerEncoding {
+  const { units, fanIn, groups, weights, bias } = layer;
+  const parts = partition({ units, groups, k: code.k, subBlocks: code.subBlocks });
+  if (weights.length !== units * fanIn) {
+    throw new KofnError('SHAPE_MISMATCH', `weights: ${units} x ${fanIn} values expected, got ${weights.length}`);
+  }
+  if (bias !== undefined && bias.length !== units) {
+    throw new KofnError('SHAPE_MISMATCH', `bias: ${units} values expected, got ${bias.length}`);
+  }
+  const scales = rowScales(layer);
+  return {
+    code,
+    partition: parts,
+    scales,
+    block(index) {
+      if (!Number.isInteger(index) || index < 0 || index >= code.n) {
+        throw new KofnError('INVALID_ARGUMENT', `block: must be 0 to ${code.n - 1}, got ${index}`);
+      }
+      return index < code.k ? dataBlock(layer, parts, index) : parityBlock(layer, parts, scales, code, index);
+    },
+  };
+}
+
+/** Exponents beyond these would leave float32's range when a row is scaled. */
+const MAX_EXPONENT = 126;
+
+function rowScales({ units, fanIn, weights, bias }: LinearMap): Float64Array {
+  const scales = new Float64Array(units);
+  for (let unit = 0; unit < units; unit++) {
+    let squares = bias === undefined ? 0 : bias[unit]! * bias[unit]!;
+    for (let i = unit * fanIn, end = i + fanIn; i < end; i++) squares += weights[i]! * weights[i]!;
+    const exponent = squares === 0 ? 0 : -Math.round(Math.log2(squares) / 2);
+    scales[unit] = 2 ** Math.max(-MAX_EXPONENT, Math.min(MAX_EXPONENT, exponent));
+  }
+  return scales;
+}
+
+function dataBlock({ fanIn, weights, bias }: LinearMap, parts: Partition, block: number): EncodedBlock {
+  const { groups, unitsPerGroup, blockUnits } = parts;
+  const { start, end } = blockRange(parts, block);
+  const out = new Float32Array(groups * blockUnits * fanIn);
+  const outBias = bias && new Float32Array(groups * blockUnits);
+  for (let group = 0; group < groups; group++) {
+    const from = group * unitsPerGroup + start;
+    const to = group * unitsPerGroup + end;
+    out.set(weights.subarray(from * fanIn, to * fanIn), group * blockUnits * fanIn);
+    outBias?.set(bias!.subarray(from, to), group * blockUnits);
+  }
+  return outBias === undefined ? { weights: out } : { weights: out, bias: outBias };
+}
+
+function parityBlock(
+  { fanIn, weights, bias }: LinearMap,
+  parts: Partition,
+  scales: Float64Array,
+  code: Code,
+  block: number,
+): EncodedBlock {
+  const { groups, unitsPerGroup, blockUnits, subBlocks } = parts;
+  const partUnits = blockUnits / subBlocks;
+  const out = new Float32Array(groups * blockUnits * fanIn);
+  const outBias = bias && new Float32Array(groups * blockUnits);
+  const sum = new Float64Array(fanIn);
+  for (let group = 0; group < groups; group++) {
+    for (let unit = 0; unit < blockUnits; unit++) {
+      const row = block * subBlocks + Math.floor(unit / partUnits);
+      const rows: number[] = [];
+      const factors: number[] = [];
+      for (let part = 0; part < code.k * subBlocks; part++) {
+        const inGroup = part * partUnits + (unit % partUnits);
+        const coefficient = code.generator.get(row, part);
+        if (inGroup >= unitsPerGroup || coefficient === 0) continue; // padding is zero
+        const source = group * unitsPerGroup + inGroup;
+        rows.push(source);
+        factors.push(coefficient * scales[source]!);
+      }
+      const target = group * blockUnits + unit;
+      combineRows(weights, fanIn, rows, factors, sum, out.subarray(target * fanIn, (target + 1) * fanIn));
+      if (outBias !== undefined) outBias[target] = rows.reduce((total, at, i) => total + factors[i]! * bias![at]!, 0);
+    }
+  }
+  return outBias === undefined ? { weights: out } : { weights: out, bias: outBias };
+}
+
+/** out = Σ factors[j] · source[rows[j]], four rows a pass: the cost is memory traffic, so each pass reads four streams. */
+function combineRows(
+  source: Float32Array,
+  width: number,
+  rows: readonly number[],
+  factors: readonly number[],
+  sum: Float64Array,
+  out: Float32Array,
+): void {
+  const last = Math.max(0, rows.length - 4);
+  for (let j = 0; j < rows.length; j += 4) {
+    const [f0 = 0, f1 = 0, f2 = 0, f3 = 0] = factors.slice(j, j + 4);
+    const [r0 = 0, r1 = r0, r2 = r0, r3 = r0] = rows.slice(j, j + 4);
+    const [a, b, c, d] = [r0 * width, r1 * width, r2 * width, r3 * width];
+    const first = j === 0;
+    if (j >= last) {
+      for (let i = 0; i < width; i++) {
+        const four = f0 * source[a + i]! + f1 * source[b + i]! + f2 * source[c + i]! + f3 * source[d + i]!;
+        out[i] = first ? four : sum[i]! + four;
+      }
+    } else {
+      for (let i = 0; i < width; i++) {
+        const four = f0 * source[a + i]! + f1 * source[b + i]! + f2 * source[c + i]! + f3 * source[d + i]!;
+        sum[i] = first ? four : sum[i]! + four;
+      }
+    }
+  }
+}

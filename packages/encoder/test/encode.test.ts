@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { isKofnError, type ErrorCode } from '@kofn/core';
+import { describe, it } from 'mocha';
+import { blockRange, createCode, encodeLayer, partition, verifyBlock } from '../src/index.js';
+
+const refused = (make: () => unknown, code: ErrorCode, message: RegExp) =>
+  assert.throws(make, error => isKofnError(error, code) && message.test(error.message));
+
+describe('encode', () => {
+  it('forms parity of the scaled rows and of the bias as one more column', () => {
+    const weights = Float32Array.of(3, 4, 0, 0, 300, 400, 0.5, 0);
+    const bias = Float32Array.of(0, 2, 0, 0);
+    const encoding = encodeLayer({ units: 4, fanIn: 2, groups: 1, weights, bias }, createCode('sum', { k: 2, r: 1 }));
+    assert.deepEqual([...encoding.scales], [1 / 4, 1 / 2, 1 / 512, 2]);
+    assert.deepEqual(encoding.block(0), { weights: weights.slice(0, 4), bias: bias.slice(0, 2) });
+    const parity = encoding.block(2);
+    assert.deepEqual([...parity.weights], [3 / 4 + 300 / 512, 1 + 400 / 512, 1, 0]);
+    assert.deepEqual([...parity.bias!], [0, 1]);
+  });
+
+  it('makes the same bytes each time, and no bias where the layer has none', () => {
+    const weights = Float32Array.from({ length: 12 * 3 }, (_, i) => Math.sin(i));
+    const encoding = encodeLayer({ units: 12, fanIn: 3, groups: 2, weights }, createCode('rotation', { k: 2, r: 2 }));
+    for (let block = 0; block < 4; block++) {
+      assert.deepEqual(encoding.block(block), encoding.block(block));
+      assert.equal(encoding.block(block).bias, undefined);
+    }
+  });
+
+  it('survives norms at the ends of float32', () => {
+    const weights = Float32Array.of(3e38, 3e38, 1e-45, 0, 0, 0, 1, 1);
+    const encoding = encodeLayer({ units: 4, fanIn: 2, groups: 1, weights }, createCode('sum', { k: 4, r: 1 }));
+    assert.ok(encoding.block(4).weights.every(Number.isFinite));
+  });
+
+  it('refuses layers whose parts do not fit, naming them', () => {
+    const code = createCode('sum', { k: 4, r: 1 });
+    const layer = { units: 8, fanIn: 2, groups: 1, weights: new Float32Array(16) };
+    refused(() => encodeLayer({ ...layer, weights: new Float32Array(15) }, code), 'SHAPE_MISMATCH', /weights: 8 x 2/);
+    refused(() => encodeLayer({ ...layer, bias: new Float32Array(7) }, code), 'SHAPE_MISMATCH', /bias: 8 values/);
+    refused(
+      () => encodeLayer({ ...layer, groups: 4 }, code),
+      'INVALID_ARGUMENT',
+      /2 output units in each group .* 4 bl/,
+    );
+    refused(() => encodeLayer({ ...layer, groups: 3 }, code), 'INVALID_ARGUMENT', /3 does not divide the 8/);
+    refused(() => encodeLayer(layer, code).block(5), 'INVALID_ARGUMENT', /block: must be 0 to 4, got 5/);
+  });
+});
+
+describe('partition', () => {
+  it('covers every unit once and pads only the end, for all small sizes', () => {
+    for (let unitsPerGroup = 1; unitsPerGroup <= 24; unitsPerGroup++) {
+      for (let k = 1; k <= unitsPerGroup; k++) {
+        for (const subBlocks of [1, 2]) {
+          const parts = partition({ units: unitsPerGroup, groups: 1, k, subBlocks });
+          assert.equal(parts.blockUnits % subBlocks, 0);
+          const units = Array.from({ length: k }, (_, block) => blockRange(parts, block)).flatMap(({ start, end }) =>
+            Array.from({ length: end - start }, (_, i) => start + i),
+          );
+          assert.deepEqual(
+            units,
+            Array.from({ length: unitsPerGroup }, (_, unit) => unit),
+          );
+        }
+      }
+    }
+  });
+});
+
+describe('verifyBlock', () => {
+  const expected = { dtype: 'float32', shape: [1, 2] } as const;
+  const cases = [
+    [{ dtype: 'float32', shape: [1, 2], data: Float32Array.of(1, 2) }, undefined],
+    [{ dtype: 'float64', shape: [1, 2], data: Float64Array.of(1, 2) }, 'DTYPE_MISMATCH'],
+    [{ dtype: 'float32', shape: [2, 1], data: Float32Array.of(1, 2) }, 'SHAPE_MISMATCH'],
+    [{ dtype: 'float32', shape: [2], data: Float32Array.of(1, 2) }, 'SHAPE_MISMATCH'],
+    [{ dtype: 'float32', shape: [1, 2], data: Float32Array.of(1) }, 'SHAPE_MISMATCH'],
+    [{ dtype: 'float32', shape: [1, 2], data: Float32Array.of(1, NaN) }, 'NON_FINITE'],
+    [{ dtype: 'float32', shape: [1, 2], data: Float32Array.of(-Infinity, 1) }, 'NON_FINITE'],
+  ] as const;
+  for (const [block, code] of cases) {
+    it(`${block.dtype} [${block.shape.join()}] of ${block.data.join()}: ${code ?? 'fine'}`, () => {
+      assert.equal(verifyBlock(block, expected)?.code, code);
+    });
+  }
+});
