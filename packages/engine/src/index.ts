@@ -1,1 +1,10 @@
-export {};
+export { createEngine } from './create-engine.js';
+export {
+  ENGINE_NAMES,
+  type Engine,
+  type EngineName,
+  type OpenOptions,
+  type RunOptions,
+  type Session,
+  type ValueInfo,
+} from './engine.js';

@@ -1,0 +1,37 @@
+/** Looks at inputs before a runtime sees them, so that a mistake is named in the user's words. */
+import { formatShape, KofnError, type Tensors } from '@kofn/core';
+import type { ValueInfo } from './engine.js';
+
+/** Throws INVALID_ARGUMENT (missing or unknown name), DTYPE_MISMATCH or SHAPE_MISMATCH, naming input, expected and given. */
+export function checkFeeds(inputs: readonly ValueInfo[], feeds: Tensors): void {
+  const takes = () => inputs.map(describe).join('; ') || 'nothing';
+  for (const name of Object.keys(feeds)) {
+    if (!inputs.some(input => input.name === name)) {
+      throw new KofnError('INVALID_ARGUMENT', `there is no input "${name}"; the model takes ${takes()}`);
+    }
+  }
+  for (const input of inputs) {
+    const value = feeds[input.name];
+    if (value === undefined) {
+      throw new KofnError('INVALID_ARGUMENT', `input "${input.name}" is missing; the model takes ${takes()}`);
+    }
+    if (value.dtype !== input.dtype) {
+      throw new KofnError('DTYPE_MISMATCH', `input "${input.name}" takes ${input.dtype}, got ${value.dtype}`);
+    }
+    // The runtime tells an unknown rank and a scalar apart no more than by this: an empty shape is not checked.
+    const { shape } = input;
+    if (shape.length === 0) continue;
+    const fits =
+      value.shape.length === shape.length && shape.every((s, i) => typeof s === 'string' || s === value.shape[i]);
+    if (!fits) {
+      throw new KofnError(
+        'SHAPE_MISMATCH',
+        `input "${input.name}" takes shape ${formatShape(shape)}, got ${formatShape(value.shape)}`,
+      );
+    }
+  }
+}
+
+function describe({ name, dtype, shape }: ValueInfo): string {
+  return `"${name}" (${dtype} ${formatShape(shape)})`;
+}

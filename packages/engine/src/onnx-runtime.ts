@@ -1,0 +1,62 @@
+/** What both builds of ONNX Runtime for JavaScript have in common: sessions, tensors, metadata. */
+import { isNumericDType, KofnError, tensor, type DType, type Tensor, type Tensors, type TypedArray } from '@kofn/core';
+import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-common';
+import type { BackendSession } from './backend.js';
+import type { ValueInfo } from './engine.js';
+
+/** Node 24 has it, and ONNX Runtime then insists on it for float16. */
+const Half = (globalThis as { Float16Array?: new (buffer: ArrayBufferLike, offset: number, length: number) => object })
+  .Float16Array;
+
+export function sessionOptions(threads: number): InferenceSession.SessionOptions {
+  return {
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    executionMode: 'sequential',
+    graphOptimizationLevel: 'all',
+    logSeverityLevel: 3,
+    // A packed copy of the weights doubles memory and opening time and gains nothing at one row (docs/adr/0001-prepacking.md).
+    extra: { session: { disable_prepacking: '1' } },
+  };
+}
+
+export function wrapSession(session: InferenceSession, TensorClass: TensorConstructor): BackendSession {
+  return {
+    inputs: session.inputMetadata.map(valueInfo),
+    outputs: session.outputMetadata.map(valueInfo),
+    async run(feeds) {
+      const converted: Record<string, OrtTensor> = {};
+      for (const [name, value] of Object.entries(feeds)) converted[name] = toRuntime(value, TensorClass);
+      const results = await session.run(converted);
+      const outputs: Record<string, Tensor> = {};
+      for (const name of session.outputNames) outputs[name] = fromRuntime(name, results[name]!);
+      return outputs satisfies Tensors;
+    },
+    release: () => session.release(),
+  };
+}
+
+function valueInfo(metadata: InferenceSession.ValueMetadata): ValueInfo {
+  if (!metadata.isTensor) {
+    throw new KofnError('UNSUPPORTED', `the value "${metadata.name}" is a sequence or map; kofn runs tensors only`);
+  }
+  return { name: metadata.name, dtype: metadata.type as DType, shape: metadata.shape };
+}
+
+function toRuntime({ dtype, shape, data }: Tensor, TensorClass: TensorConstructor): OrtTensor {
+  const values =
+    dtype === 'float16' && Half !== undefined && !Array.isArray(data)
+      ? new Half(data.buffer, data.byteOffset, data.length)
+      : data;
+  return new TensorClass(dtype as OrtTensor.Type, values as Float32Array, shape);
+}
+
+function fromRuntime(name: string, value: OrtTensor): Tensor {
+  const { type, dims, data } = value;
+  if (type !== 'string' && !isNumericDType(type)) {
+    throw new KofnError('UNSUPPORTED', `output "${name}" has element type ${type}, which kofn does not carry`);
+  }
+  if (type !== 'float16') return tensor(type, dims, data as TypedArray | string[]);
+  const bits = data as Uint16Array;
+  return tensor(type, dims, new Uint16Array(bits.buffer, bits.byteOffset, bits.length));
+}

@@ -1,0 +1,107 @@
+/** Small ONNX models for tests, written with the protobuf package alone: no code of ours is in the way. */
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { tensorBytes, type DType, type Tensor, type Tensors } from '@kofn/core';
+import onnxProto from 'onnx-proto';
+
+const { onnx } = onnxProto;
+
+const ELEMENT_TYPES: Partial<Record<DType, number>> = {
+  float32: 1,
+  uint8: 2,
+  int8: 3,
+  int32: 6,
+  int64: 7,
+  string: 8,
+  bool: 9,
+  float16: 10,
+  float64: 11,
+};
+
+export interface NodeSpec {
+  op: string;
+  inputs: string[];
+  outputs: string[];
+  name?: string;
+  /** Numbers become int, arrays ints, strings string; {float: x} a float. */
+  attributes?: Record<string, number | readonly number[] | string | { float: number }>;
+}
+
+export interface ModelSpec {
+  nodes: NodeSpec[];
+  inputs: Record<string, { dtype: DType; shape: readonly (number | string)[] }>;
+  outputs: Record<string, { dtype: DType; shape?: readonly (number | string)[] }>;
+  initializers?: Tensors;
+  /** Where initializers stand: inside the model (default) or in `weights.bin` beside it. */
+  external?: boolean;
+  opset?: number;
+}
+
+/** The bytes of model.onnx and, with `external`, of weights.bin (otherwise empty). */
+export function makeModel(spec: ModelSpec): { model: Uint8Array; weights: Uint8Array } {
+  const weights: Uint8Array[] = [];
+  let offset = 0;
+  const initializer = Object.entries(spec.initializers ?? {}).map(([name, value]) => {
+    const bytes = tensorBytes(value);
+    const common = { name, dims: [...value.shape], dataType: ELEMENT_TYPES[value.dtype]! };
+    if (spec.external !== true) return { ...common, rawData: bytes };
+    weights.push(bytes);
+    const at = offset;
+    offset += bytes.byteLength;
+    return {
+      ...common,
+      dataLocation: 1,
+      externalData: [
+        { key: 'location', value: 'weights.bin' },
+        { key: 'offset', value: String(at) },
+        { key: 'length', value: String(bytes.byteLength) },
+      ],
+    };
+  });
+  const model = onnx.ModelProto.create({
+    irVersion: 7,
+    opsetImport: [{ domain: '', version: spec.opset ?? 13 }],
+    graph: {
+      name: 'test',
+      node: spec.nodes.map(({ op, inputs, outputs, name, attributes = {} }) => ({
+        opType: op,
+        input: inputs,
+        output: outputs,
+        name: name ?? '',
+        attribute: Object.entries(attributes).map(([key, value]) => attribute(key, value)),
+      })),
+      input: Object.entries(spec.inputs).map(([name, info]) => valueInfo(name, info)),
+      output: Object.entries(spec.outputs).map(([name, info]) => valueInfo(name, info)),
+      initializer,
+    },
+  });
+  return { model: onnx.ModelProto.encode(model).finish(), weights: Buffer.concat(weights) };
+}
+
+/** A new temporary folder with the model in it. */
+export function writeModel(files: { model: Uint8Array; weights: Uint8Array }): string {
+  const folder = mkdtempSync(path.join(tmpdir(), 'kofn-test-model-'));
+  writeFileSync(path.join(folder, 'model.onnx'), files.model);
+  if (files.weights.byteLength > 0) writeFileSync(path.join(folder, 'weights.bin'), files.weights);
+  return folder;
+}
+
+/** A float32 tensor whose elements are drawn by `draw`. */
+export function drawn(shape: readonly number[], draw: () => number): Tensor {
+  const length = shape.reduce((a, b) => a * b, 1);
+  return { dtype: 'float32', shape, data: Float32Array.from({ length }, draw) };
+}
+
+function valueInfo(name: string, info: { dtype: DType; shape?: readonly (number | string)[] }) {
+  const dim = info.shape?.map(size => (typeof size === 'number' ? { dimValue: size } : { dimParam: size }));
+  const tensorType = { elemType: ELEMENT_TYPES[info.dtype]!, ...(dim === undefined ? {} : { shape: { dim } }) };
+  return { name, type: { tensorType } };
+}
+
+function attribute(name: string, value: number | readonly number[] | string | { float: number }) {
+  if (typeof value === 'number') return { name, type: 2, i: value };
+  if (typeof value === 'string') return { name, type: 3, s: Buffer.from(value) };
+  if ('float' in value) return { name, type: 1, f: value.float };
+  return { name, type: 7, ints: [...value] };
+}
