@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { elementCount, isKofnError, seededRng, systemClock, tensor, type ErrorCode, type Tensor } from '@kofn/core';
+import { elementCount, isKofnError, seededRng, tensor, type ErrorCode, type Tensor } from '@kofn/core';
 import { createEngine, ENGINE_NAMES, type Engine } from '@kofn/engine';
 import { after, before, describe, it } from 'mocha';
 import { drawn, makeModel, writeModel, type ModelSpec } from '../support/onnx-models.js';
@@ -144,23 +144,15 @@ for (const name of ENGINE_NAMES) {
       await using session = await engine.open(write(gemm(normal([900, 900]), normal([900]))));
       const answered: number[] = [];
       let turns = 0;
-      const start = systemClock.now();
-      let lastTurn = start;
-      let longestGapMs = 0;
       const turn = () => {
-        const now = systemClock.now();
-        longestGapMs = Math.max(longestGapMs, now - lastTurn);
-        lastTurn = now;
         turns++;
         if (answered.length < 3) setImmediate(turn);
       };
       setImmediate(turn);
       const x = normal([400, 900]);
       await Promise.all([0, 1, 2].map(async call => answered.push((await session.run({ x }), call))));
-      const wholeMs = systemClock.now() - start;
       assert.deepEqual(answered, [0, 1, 2]);
-      assert.ok(turns > 10, `the event loop turned ${turns} times`);
-      assert.ok(longestGapMs < wholeMs / 2, `a gap of ${longestGapMs} ms in ${wholeMs} ms`);
+      assert.ok(turns > 50, `the event loop turned ${turns} times`);
     });
 
     it('ends what is pending with CANCELLED when session or engine closes', async () => {

@@ -115,7 +115,8 @@ export function tensorFromBytes(dtype: DType, shape: Shape, bytes: Uint8Array): 
     );
   }
   const Type = ARRAY_TYPES[dtype as NumericDType];
-  const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
+  // Not bytes.slice(): a Buffer's gives a view.
+  const aligned = bytes.byteOffset % size === 0 ? bytes : Uint8Array.prototype.slice.call(bytes);
   return tensor(dtype, shape, new Type(aligned.buffer as ArrayBuffer, aligned.byteOffset, elementCount(shape)));
 }
 

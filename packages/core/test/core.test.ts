@@ -31,6 +31,8 @@ describe('tensor', () => {
       const padded = new Uint8Array(24 + offset);
       padded.set(tensorBytes(value), offset);
       assert.deepEqual(tensorFromBytes('float64', [3], padded.subarray(offset)), value);
+      const buffer = Buffer.from(padded.buffer).subarray(offset);
+      assert.deepEqual(tensorFromBytes('float64', [3], buffer), value);
     }
     assert.throws(() => tensorFromBytes('float64', [3], new Uint8Array(23)), code('SHAPE_MISMATCH'));
   });

@@ -1,5 +1,5 @@
 /** What both builds of ONNX Runtime for JavaScript have in common: sessions, tensors, metadata. */
-import { isNumericDType, KofnError, tensor, type DType, type Tensor, type Tensors, type TypedArray } from '@kofn/core';
+import { isNumericDType, KofnError, tensor, type DType, type Tensor, type Tensors } from '@kofn/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-common';
 import type { BackendSession } from './backend.js';
 import type { ValueInfo } from './engine.js';
@@ -56,7 +56,7 @@ function fromRuntime(name: string, value: OrtTensor): Tensor {
   if (type !== 'string' && !isNumericDType(type)) {
     throw new KofnError('UNSUPPORTED', `output "${name}" has element type ${type}, which kofn does not carry`);
   }
-  if (type !== 'float16') return tensor(type, dims, data as TypedArray | string[]);
+  if (type !== 'float16') return tensor(type, dims, data);
   const bits = data as Uint16Array;
   return tensor(type, dims, new Uint16Array(bits.buffer, bits.byteOffset, bits.length));
 }

@@ -32,11 +32,13 @@ export function prepareTransfer(values: Tensors, move: boolean): { values: Tenso
   const buffers = new Set<ArrayBuffer>();
   const prepared = Object.entries(values).map(([name, value]) => {
     if (Array.isArray(value.data)) return [name, value] as const;
-    const { buffer, byteLength } = value.data;
-    const whole = buffer instanceof ArrayBuffer && buffer.byteLength === byteLength;
-    const data = whole && move ? value.data : value.data.slice();
+    const { dtype, shape, data: given } = value;
+    const whole = given.buffer instanceof ArrayBuffer && given.buffer.byteLength === given.byteLength;
+    // A Buffer's own slice would give a view.
+    const copy = () => (Buffer.isBuffer(given) ? Uint8Array.from(given) : given.slice());
+    const data = whole && move ? given : copy();
     buffers.add(data.buffer as ArrayBuffer);
-    return [name, { dtype: value.dtype, shape: value.shape, data }] as const;
+    return [name, { dtype, shape, data }] as const;
   });
   return { values: Object.fromEntries(prepared), buffers: [...buffers] };
 }

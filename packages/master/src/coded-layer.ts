@@ -106,7 +106,7 @@ export class CodedLayer implements AsyncDisposable {
 export async function codedLayer(spec: LayerSpec, options: CodeOptions & { cluster: Cluster }): Promise<CodedLayer> {
   const files =
     'onnx' in spec
-      ? await extractNode(await loadModel(spec.onnx), spec.node)
+      ? extractNode(await loadModel(spec.onnx), spec.node)
       : layerModel(linearLayer(spec), spec.activation && knownActivation(spec.activation));
   const [report] = findCodable(await loadModel(files));
   if (report?.codable !== true) {

@@ -27,8 +27,9 @@ export function checkInputs(expected: readonly ValueInfo[], inputs: Tensors): vo
       throw new KofnError('DTYPE_MISMATCH', `input "${info.name}" is ${info.dtype} in the model, got ${value.dtype}`);
     }
     const fits =
-      value.shape.length === info.shape.length &&
-      info.shape.every((size, i) => typeof size !== 'number' || size === value.shape[i]);
+      info.shape.length === 0 || // a scalar, or a rank that the model leaves open: the engine will say
+      (value.shape.length === info.shape.length &&
+        info.shape.every((size, i) => typeof size !== 'number' || size === value.shape[i]));
     if (!fits) {
       throw new KofnError(
         'SHAPE_MISMATCH',

@@ -1,0 +1,180 @@
+/**
+ * Which nodes are linear layers that can be coded by their weights, and why the others are not: Conv, Gemm and MatMul
+ * whose weights are constant float32.
+ */
+import { allFinite, elementCount, type Tensor } from '@kofn/core';
+import type { GraphNode, OnnxModel } from './graph.js';
+import type { ConvAttributes, LinearLayer } from './linear-layer.js';
+import { constantValue } from './onnx.js';
+import { dtypeOf, floatAttribute, intAttribute, intsAttribute, stringAttribute, toNumber } from './proto.js';
+import { transposed } from './shard-model.js';
+
+interface Linear {
+  /** Name of the node. */
+  readonly node: string;
+  readonly operator: LinearLayer['operator'];
+}
+
+export interface Codable extends Linear {
+  readonly codable: true;
+  readonly units: number;
+  readonly fanIn: number;
+  readonly groups: number;
+  readonly hasBias: boolean;
+  /** Value that the layer reads. */
+  readonly dataInput: string;
+  readonly output: string;
+  /** Bytes of weights and bias. */
+  readonly weightBytes: number;
+  /** Reads weights and bias; nothing keeps them. Throws as reading external data does. */
+  layer(): LinearLayer;
+}
+
+export interface NotCodable extends Linear {
+  readonly codable: false;
+  readonly reason: string;
+}
+
+export type CodableReport = Codable | NotCodable;
+
+/** Every Conv, Gemm and MatMul of the model's main graph, in topological order. */
+export function findCodable(model: OnnxModel): CodableReport[] {
+  return model.nodes.flatMap(node => {
+    if ((node.proto.domain ?? '') !== '') return [];
+    if (node.op === 'Conv') return [withReason(node, 'Conv', conv(model, node))];
+    if (node.op === 'Gemm') return [withReason(node, 'Gemm', gemm(model, node))];
+    if (node.op === 'MatMul') return [withReason(node, 'MatMul', matMul(model, node))];
+    return [];
+  });
+}
+
+type Found = Omit<Codable, 'node' | 'operator' | 'codable' | 'output'>;
+
+function withReason(node: GraphNode, operator: Linear['operator'], found: Found | string): CodableReport {
+  const base = { node: node.name, operator };
+  if (typeof found === 'string') return { ...base, codable: false, reason: found };
+  return { ...base, codable: true, ...found, output: node.outputs[0]! };
+}
+
+function conv(model: OnnxModel, node: GraphNode): Found | string {
+  const [dataInput = '', weightName = '', biasName = ''] = node.proto.input ?? [];
+  const weights = constantWeights(model, weightName);
+  if (typeof weights === 'string') return weights;
+  const [units = 0, channels = 0, ...rest] = weights.shape;
+  const kernel = intsAttribute(node.proto, 'kernel_shape') ?? rest;
+  if (rest.length < 1 || rest.length > 3 || kernel.join() !== rest.join()) {
+    return `weights of shape [${weights.shape.join()}] with a kernel [${kernel.join()}] are no 1-D, 2-D or 3-D convolution`;
+  }
+  const groups = intAttribute(node.proto, 'group', 1);
+  if (groups > 1 && units === groups) return 'depthwise: a group has one output channel, so there is nothing to split';
+  const dims = rest.length;
+  const ones = new Array<number>(dims).fill(1);
+  const attributes: ConvAttributes = {
+    groups,
+    kernel,
+    strides: intsAttribute(node.proto, 'strides') ?? ones,
+    dilations: intsAttribute(node.proto, 'dilations') ?? ones,
+    pads: intsAttribute(node.proto, 'pads') ?? new Array<number>(2 * dims).fill(0),
+    autoPad: stringAttribute(node.proto, 'auto_pad', 'NOTSET') as ConvAttributes['autoPad'],
+  };
+  const bias = biasName === '' ? undefined : constantWeights(model, biasName);
+  if (typeof bias === 'string') return `bias: ${bias}`;
+  const fanIn = channels * elementCount(rest);
+  return {
+    ...sizes(units, fanIn, groups, bias !== undefined),
+    dataInput,
+    layer: () => ({
+      name: node.name,
+      operator: 'Conv',
+      units,
+      fanIn,
+      weights: weights.read(),
+      bias: bias?.read(),
+      conv: attributes,
+    }),
+  };
+}
+
+function gemm(model: OnnxModel, node: GraphNode): Found | string {
+  const [dataInput = '', weightName = '', biasName = ''] = node.proto.input ?? [];
+  if (model.constants.has(dataInput)) return 'its first factor is constant, not its input';
+  if (intAttribute(node.proto, 'transA', 0) !== 0) return 'its input is transposed (transA)';
+  const weights = constantWeights(model, weightName);
+  if (typeof weights === 'string') return weights;
+  if (weights.shape.length !== 2) return `weights of shape [${weights.shape.join()}] are not a matrix`;
+  const transB = intAttribute(node.proto, 'transB', 0) !== 0;
+  const [rows = 0, columns = 0] = weights.shape;
+  const [units, fanIn] = transB ? [rows, columns] : [columns, rows];
+  const alpha = floatAttribute(node.proto, 'alpha', 1);
+  const beta = floatAttribute(node.proto, 'beta', 1);
+  const addend = biasName === '' ? undefined : constantWeights(model, biasName);
+  if (typeof addend === 'string') return `addend C: ${addend}`;
+  if (addend !== undefined && !isPerUnit(addend.shape, units)) {
+    return `addend C of shape [${addend.shape.join()}] is not one value an output`;
+  }
+  return {
+    ...sizes(units, fanIn, 1, addend !== undefined),
+    dataInput,
+    layer: () => {
+      const values = weights.read();
+      const bias = addend?.read();
+      return {
+        name: node.name,
+        operator: 'Gemm',
+        units,
+        fanIn,
+        weights: scaled(transB ? values : transposed(values, fanIn, units), alpha),
+        bias: bias && scaled(bias.length === 1 ? new Float32Array(units).fill(bias[0]!) : bias, beta),
+      };
+    },
+  };
+}
+
+function matMul(model: OnnxModel, node: GraphNode): Found | string {
+  const [dataInput = '', weightName = ''] = node.proto.input ?? [];
+  if (model.constants.has(dataInput)) return 'its left factor is constant, not its input';
+  const weights = constantWeights(model, weightName);
+  if (typeof weights === 'string') return weights;
+  if (weights.shape.length !== 2) return `weights of shape [${weights.shape.join()}] are not a matrix`;
+  const [fanIn = 0, units = 0] = weights.shape;
+  return {
+    ...sizes(units, fanIn, 1, false),
+    dataInput,
+    layer: () => ({
+      name: node.name,
+      operator: 'MatMul',
+      units,
+      fanIn,
+      weights: transposed(weights.read(), fanIn, units),
+    }),
+  };
+}
+
+interface Weights {
+  readonly shape: readonly number[];
+  read(): Float32Array;
+}
+
+/** Constant, finite float32 weights, or why they are not. */
+function constantWeights(model: OnnxModel, name: string): Weights | string {
+  const constant = model.constants.get(name);
+  if (constant === undefined) return `"${name}" is computed, not constant`;
+  const dtype = dtypeOf(constant.dataType);
+  if (dtype !== 'float32') return `"${name}" is ${dtype ?? 'of an unknown type'}, not float32`;
+  const read = () => (constantValue(model, constant) as Tensor & { data: Float32Array }).data;
+  if (!allFinite(read())) return `"${name}" has NaN or infinity`;
+  return { shape: (constant.dims ?? []).map(toNumber), read };
+}
+
+function sizes(units: number, fanIn: number, groups: number, hasBias: boolean) {
+  return { units, fanIn, groups, hasBias, weightBytes: 4 * units * (fanIn + (hasBias ? 1 : 0)) };
+}
+
+function isPerUnit(shape: readonly number[], units: number): boolean {
+  const count = elementCount(shape);
+  return count === 1 ? shape.length <= 2 : count === units && shape[shape.length - 1] === units && shape.length <= 2;
+}
+
+function scaled(values: Float32Array, factor: number): Float32Array {
+  return factor === 1 ? values : values.map(value => value * factor);
+}

@@ -1,0 +1,73 @@
+/** Weights that stand beside the model (ONNX external data): in files of its folder, or in bytes at `weights.bin`. */
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import path from 'node:path';
+import { KofnError } from '@kofn/core';
+import type { OnnxModel } from './graph.js';
+import { onnx, toNumber, type TensorProto } from './proto.js';
+
+type ReadExternal = OnnxModel['readExternal'];
+
+/** Where a tensor's bytes stand, or undefined when they are in the model itself. */
+export function externalRange(
+  value: TensorProto,
+): { location: string; offset: number; byteLength: number | undefined } | undefined {
+  if (value.dataLocation !== onnx.TensorProto.DataLocation.EXTERNAL) return undefined;
+  const entry = (key: string) => value.externalData?.find(item => item.key === key)?.value ?? undefined;
+  const length = entry('length');
+  return {
+    location: entry('location') ?? '',
+    offset: toNumber(entry('offset') ?? 0),
+    byteLength: length === undefined ? undefined : toNumber(length),
+  };
+}
+
+/** Reads from files below `folder`: a location that leads out of it is refused. */
+export function externalFiles(folder: string): ReadExternal {
+  return (location, offset, byteLength) => {
+    const file = path.resolve(folder, location);
+    const inside = path.relative(folder, file);
+    if (location === '' || inside.startsWith('..') || path.isAbsolute(inside)) {
+      throw new KofnError('INVALID_MODEL', `external data at "${location}" is outside the model's folder ${folder}`);
+    }
+    let handle: number;
+    try {
+      handle = openSync(file, 'r');
+    } catch (cause) {
+      const message = `the model's external data ${file} cannot be read; copy it next to the model`;
+      throw new KofnError('NOT_FOUND', message, { cause });
+    }
+    try {
+      const size = fstatSync(handle).size;
+      const length = byteLength ?? Math.max(0, size - offset);
+      if (offset + length > size) throw tooShort(file, offset + length, size);
+      const bytes = new Uint8Array(length);
+      for (let at = 0; at < length;) {
+        const read = readSync(handle, bytes, at, length - at, offset + at);
+        if (read === 0) throw tooShort(file, offset + length, offset + at);
+        at += read;
+      }
+      return bytes;
+    } finally {
+      closeSync(handle);
+    }
+  };
+}
+
+/** Reads from `weights`, the bytes of the one file `weights.bin`. */
+export function externalBytes(weights: Uint8Array): ReadExternal {
+  return (location, offset, byteLength = weights.byteLength - offset) => {
+    if (location !== 'weights.bin') {
+      const message = `the model has external data at "${location}", which bytes alone do not bring: load it by its path`;
+      throw new KofnError('NOT_FOUND', message);
+    }
+    if (offset + byteLength > weights.byteLength) throw tooShort(location, offset + byteLength, weights.byteLength);
+    return weights.subarray(offset, offset + byteLength);
+  };
+}
+
+function tooShort(file: string, needed: number, size: number): KofnError {
+  return new KofnError(
+    'DATA_LOSS',
+    `the model's external data ${file} is cut off: ${size} bytes, the model needs ${needed}; copy it again`,
+  );
+}

@@ -1,0 +1,45 @@
+/**
+ * A parsed ONNX model as a graph: values by name, who makes them, who reads them. Parsing and its checks are in onnx.ts.
+ */
+import type { DType } from '@kofn/core';
+import type { TensorProto, ModelProto, NodeProto } from './proto.js';
+
+export interface ValueInfo {
+  readonly name: string;
+  readonly dtype: DType;
+  /** Sizes, or a name ('' when unnamed) where the model leaves one open. Empty for a scalar or an unknown rank. */
+  readonly shape: readonly (number | string)[];
+}
+
+/** A model as two files: model.onnx and its external data, always named `weights.bin`; empty when there is none. */
+export interface ModelFiles {
+  readonly model: Uint8Array;
+  readonly weights: Uint8Array;
+}
+
+export interface GraphNode {
+  /** The model's own name, or one made from operator and position where it has none or repeats one. */
+  readonly name: string;
+  readonly op: string;
+  /** Values it reads, those that its subgraphs capture included; no empty names. */
+  readonly reads: readonly string[];
+  readonly outputs: readonly string[];
+  readonly proto: NodeProto;
+}
+
+export interface OnnxModel {
+  /** For messages: the file's path, or "the model". */
+  readonly origin: string;
+  /** Without initializers, which may be overridden but need not be given. */
+  readonly inputs: readonly ValueInfo[];
+  readonly outputs: readonly ValueInfo[];
+  /** In topological order; Constant nodes left out, see `constants`. */
+  readonly nodes: readonly GraphNode[];
+  readonly producers: ReadonlyMap<string, GraphNode>;
+  readonly consumers: ReadonlyMap<string, readonly GraphNode[]>;
+  /** Initializers and the tensors of Constant nodes, by value name. */
+  readonly constants: ReadonlyMap<string, TensorProto>;
+  readonly proto: ModelProto;
+  /** Reads `byteLength` bytes of external data. Throws NOT_FOUND, DATA_LOSS or INVALID_MODEL (outside the folder). */
+  readonly readExternal: (location: string, offset: number, byteLength: number | undefined) => Uint8Array;
+}

@@ -1,0 +1,226 @@
+/**
+ * From bytes to a checked graph. Protobuf takes almost anything for a message, so that a file is a model is decided here:
+ * every reader of an OnnxModel may rely on it.
+ *
+ * Invariants of a loaded model
+ * 1. Every value that is read is an input, a constant, or made by an earlier node; no value is made twice.
+ * 2. Node names are unique and not empty.
+ * 3. External data exists and is long enough, as far as the model says its length.
+ */
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { elementBytes, elementCount, KofnError, tensor, tensorFromBytes, type Tensor } from '@kofn/core';
+import { externalBytes, externalFiles, externalRange } from './external-data.js';
+import type { GraphNode, ModelFiles, OnnxModel, ValueInfo } from './graph.js';
+import {
+  attributeOf,
+  dtypeOf,
+  onnx,
+  toBigInt,
+  toNumber,
+  type GraphProto,
+  type ModelProto,
+  type NodeProto,
+  type TensorProto,
+  type ValueInfoProto,
+} from './proto.js';
+
+/**
+ * Loads a model from a path (external data beside it), from the bytes of an ONNX file, or from both files as bytes.
+ * Throws NOT_FOUND (no such file), INVALID_MODEL (not ONNX, truncated, inconsistent), DATA_LOSS (external data cut off),
+ * UNSUPPORTED (a valid model with inputs that are no tensors).
+ */
+export async function loadModel(source: string | Uint8Array | ModelFiles): Promise<OnnxModel> {
+  if (typeof source === 'string') {
+    const file = path.resolve(source);
+    const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
+      const why = cause.code === 'ENOENT' ? 'does not exist' : `cannot be read (${cause.code})`;
+      throw new KofnError('NOT_FOUND', `the model ${source} ${why}`, { cause });
+    });
+    return build(parse(bytes, source), source, externalFiles(path.dirname(file)));
+  }
+  const files = source instanceof Uint8Array ? { model: source, weights: new Uint8Array() } : source;
+  return build(parse(files.model, 'the model'), 'the model', externalBytes(files.weights));
+}
+
+/** The elements of a constant. Throws UNSUPPORTED (element type), else what reading external data throws. */
+export function constantValue(model: OnnxModel, constant: TensorProto): Tensor {
+  const dtype = dtypeOf(constant.dataType);
+  const name = constant.name ?? '';
+  if (dtype === undefined) {
+    throw new KofnError(
+      'UNSUPPORTED',
+      `constant "${name}" has element type ${constant.dataType}, which kofn cannot hold`,
+    );
+  }
+  const shape = (constant.dims ?? []).map(toNumber);
+  const range = externalRange(constant);
+  if (range !== undefined) {
+    const byteLength = range.byteLength ?? elementCount(shape) * elementBytes(dtype);
+    return tensorFromBytes(dtype, shape, model.readExternal(range.location, range.offset, byteLength));
+  }
+  if (dtype === 'string') {
+    return tensor(
+      dtype,
+      shape,
+      (constant.stringData ?? []).map(bytes => Buffer.from(bytes).toString('utf8')),
+    );
+  }
+  if (constant.rawData && constant.rawData.length > 0) return tensorFromBytes(dtype, shape, constant.rawData);
+  switch (dtype) {
+    case 'float32':
+      return tensor(dtype, shape, Float32Array.from(constant.floatData ?? []));
+    case 'float64':
+      return tensor(dtype, shape, Float64Array.from(constant.doubleData ?? []));
+    case 'int64':
+      return tensor(dtype, shape, BigInt64Array.from((constant.int64Data ?? []).map(value => toBigInt(value))));
+    case 'uint64':
+      return tensor(dtype, shape, BigUint64Array.from((constant.uint64Data ?? []).map(value => toBigInt(value))));
+    case 'uint32':
+      return tensor(dtype, shape, Uint32Array.from((constant.uint64Data ?? []).map(toNumber)));
+    default: {
+      const zeros = tensorFromBytes(dtype, shape, new Uint8Array(elementCount(shape) * elementBytes(dtype)));
+      (zeros.data as Int32Array).set((constant.int32Data ?? []).map(toNumber));
+      return zeros;
+    }
+  }
+}
+
+function parse(bytes: Uint8Array, origin: string): ModelProto {
+  if (bytes.byteLength === 0) throw invalid(origin, 'the file is empty');
+  let model: ModelProto;
+  try {
+    model = onnx.ModelProto.decode(bytes);
+  } catch (cause) {
+    throw invalid(origin, 'it is not an ONNX file, or it is cut off', cause);
+  }
+  if (toNumber(model.irVersion) < 1 || !model.graph || !model.opsetImport?.length) {
+    throw invalid(origin, 'it is not an ONNX file, or it is cut off (no IR version, opset or graph)');
+  }
+  if (!model.graph.output?.length) throw invalid(origin, 'its graph has no outputs');
+  return model;
+}
+
+function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readExternal']): OnnxModel {
+  const graph = proto.graph!;
+  const constants = new Map<string, TensorProto>();
+  for (const initializer of graph.initializer ?? []) constants.set(initializer.name ?? '', initializer);
+  const inputs = (graph.input ?? []).filter(input => !constants.has(input.name ?? ''));
+  const known = new Set([...constants.keys(), ...inputs.map(input => input.name ?? '')]);
+  for (const sparse of graph.sparseInitializer ?? []) known.add(sparse.values?.name ?? '');
+
+  const nodes: GraphNode[] = [];
+  const producers = new Map<string, GraphNode>();
+  const consumers = new Map<string, GraphNode[]>();
+  const names = new Set<string>();
+  for (const [index, node] of (graph.node ?? []).entries()) {
+    const name = uniqueName(node, index, names);
+    const reads = [...new Set([...(node.input ?? []), ...captured(node)])].filter(value => value !== '');
+    const outputs = (node.output ?? []).filter(value => value !== '');
+    for (const value of reads) {
+      if (known.has(value)) continue;
+      throw invalid(origin, `node "${name}" reads "${value}", which nothing before it makes`);
+    }
+    for (const value of outputs) {
+      if (known.has(value)) throw invalid(origin, `the value "${value}" is made twice, the second time by "${name}"`);
+      known.add(value);
+    }
+    const constant = constantOf(node);
+    if (constant !== undefined) {
+      constants.set(outputs[0]!, { ...constant, name: outputs[0]! });
+      continue;
+    }
+    const made: GraphNode = { name, op: node.opType ?? '', reads, outputs, proto: node };
+    nodes.push(made);
+    for (const value of outputs) producers.set(value, made);
+    for (const value of reads) consumers.set(value, [...(consumers.get(value) ?? []), made]);
+  }
+  const outputs = graph.output!;
+  for (const { name } of outputs) {
+    if (!known.has(name ?? '')) throw invalid(origin, `its output "${name}" is made by no node`);
+    if (constants.has(name ?? '')) {
+      throw new KofnError('UNSUPPORTED', `${origin}: its output "${name}" is a constant; remove it from the outputs`);
+    }
+  }
+  for (const constant of constants.values()) checkExternal(constant, readExternal);
+  return {
+    origin,
+    inputs: inputs.map(input => valueInfo(input, origin)),
+    outputs: outputs.map(output => valueInfo(output, origin)),
+    nodes,
+    producers,
+    consumers,
+    constants,
+    proto,
+    readExternal,
+  };
+}
+
+/** Reads the last byte of every external constant, so that a missing or short file is found before anything starts. */
+function checkExternal(constant: TensorProto, readExternal: OnnxModel['readExternal']): void {
+  const range = externalRange(constant);
+  if (range === undefined) return;
+  const dtype = dtypeOf(constant.dataType);
+  const shape = (constant.dims ?? []).map(toNumber);
+  const expected = dtype === undefined ? 0 : elementCount(shape) * elementBytes(dtype);
+  const byteLength = range.byteLength ?? expected;
+  readExternal(range.location, range.offset + Math.max(0, byteLength - 1), Math.min(1, byteLength));
+}
+
+/** The tensor of a Constant node; undefined for other nodes and for constants that are no dense tensors. */
+function constantOf(node: NodeProto): TensorProto | undefined {
+  if (node.opType !== 'Constant' || (node.domain ?? '') !== '') return undefined;
+  const value = attributeOf(node, 'value')?.t;
+  if (value) return value;
+  const float = attributeOf(node, 'value_float');
+  if (float) return { dataType: 1, dims: [], floatData: [float.f ?? 0] };
+  const floats = attributeOf(node, 'value_floats');
+  if (floats) return { dataType: 1, dims: [floats.floats?.length ?? 0], floatData: floats.floats ?? [] };
+  const int = attributeOf(node, 'value_int');
+  if (int) return { dataType: 7, dims: [], int64Data: [int.i ?? 0] };
+  const ints = attributeOf(node, 'value_ints');
+  if (ints) return { dataType: 7, dims: [ints.ints?.length ?? 0], int64Data: ints.ints ?? [] };
+  return undefined;
+}
+
+/** Values that the subgraphs of a node (If, Loop, Scan) take from outside, at any depth. */
+function captured(node: NodeProto): string[] {
+  const graphs = (node.attribute ?? []).flatMap(({ g, graphs: list }) => [...(g ? [g] : []), ...(list ?? [])]);
+  return graphs.flatMap(capturedByGraph);
+}
+
+function capturedByGraph(graph: GraphProto): string[] {
+  const inner = new Set([...(graph.input ?? []), ...(graph.initializer ?? [])].map(value => value.name ?? ''));
+  const outer: string[] = [];
+  for (const node of graph.node ?? []) {
+    outer.push(...[...(node.input ?? []), ...captured(node)].filter(value => value !== '' && !inner.has(value)));
+    for (const value of node.output ?? []) inner.add(value);
+  }
+  outer.push(...(graph.output ?? []).map(value => value.name ?? '').filter(value => !inner.has(value)));
+  return outer;
+}
+
+function uniqueName(node: NodeProto, index: number, taken: Set<string>): string {
+  let name = node.name ?? '';
+  if (name === '' || taken.has(name)) name = `${name || (node.opType ?? 'node')}_${index}`;
+  while (taken.has(name)) name += '_';
+  taken.add(name);
+  return name;
+}
+
+function valueInfo({ name, type }: ValueInfoProto, origin: string): ValueInfo {
+  const dtype = dtypeOf(type?.tensorType?.elemType);
+  if (dtype === undefined) {
+    throw new KofnError('UNSUPPORTED', `${origin}: "${name}" is not a tensor of a type that kofn carries`);
+  }
+  const shape = (type?.tensorType?.shape?.dim ?? []).map(dim =>
+    dim.dimValue !== null && dim.dimValue !== undefined && toNumber(dim.dimValue) > 0
+      ? toNumber(dim.dimValue)
+      : (dim.dimParam ?? ''),
+  );
+  return { name: name ?? '', dtype, shape };
+}
+
+function invalid(origin: string, why: string, cause?: unknown): KofnError {
+  return new KofnError('INVALID_MODEL', `${origin} is not a usable ONNX model: ${why}`, { cause });
+}

@@ -1,0 +1,129 @@
+/** Layers and their coded blocks as ONNX models: input `x`, output `y`, one linear node. */
+import { float32, formatShape, KofnError, type Shape } from '@kofn/core';
+import type { ModelFiles } from './graph.js';
+import type { ConvAttributes, LinearLayer } from './linear-layer.js';
+import { valueInfoProto, type NodeProto } from './proto.js';
+import { writeModel } from './write-model.js';
+
+/** Activations that a layer may have; run after decoding, never on workers. ONNX operators of opset 13. */
+export const ACTIVATIONS = ['relu', 'leakyRelu', 'elu', 'sigmoid', 'tanh', 'softplus', 'softmax'] as const;
+export type ActivationName = (typeof ACTIVATIONS)[number];
+
+const ACTIVATION_OPERATORS: Record<ActivationName, string> = {
+  relu: 'Relu',
+  leakyRelu: 'LeakyRelu',
+  elu: 'Elu',
+  sigmoid: 'Sigmoid',
+  tanh: 'Tanh',
+  softplus: 'Softplus',
+  softmax: 'Softmax',
+};
+
+/**
+ * A coded block of `layer` as a model. Dense (Gemm and MatMul alike): `x` [rows, fanIn] → `y` [rows, units]; conv: `x`
+ * [N, channels, ...spatial] → `y` [N, units, ...]. `block.weights` is units × fanIn, `block.bias` one value a unit.
+ */
+export function shardModel(
+  layer: Pick<LinearLayer, 'operator' | 'fanIn' | 'conv'>,
+  block: { weights: Float32Array; bias?: Float32Array | undefined; units: number },
+): ModelFiles {
+  const { weights, bias, units } = block;
+  const conv = layer.conv;
+  const node: NodeProto = {
+    opType: conv === undefined ? 'Gemm' : 'Conv',
+    name: 'shard',
+    input: ['x', 'w', ...(bias === undefined ? [] : ['b'])],
+    output: ['y'],
+    attribute: conv === undefined ? [{ name: 'transB', type: 2, i: 1 }] : convAttributes(conv),
+  };
+  return writeModel({
+    nodes: [node],
+    inputs: [valueInfoProto('x', 'float32', inputShape(layer))],
+    outputs: [valueInfoProto('y', 'float32', outputShape(layer, units))],
+    constants: [
+      { name: 'w', value: float32(weightShape(layer, units), weights) },
+      ...(bias === undefined ? [] : [{ name: 'b', value: float32([units], bias) }]),
+    ],
+  });
+}
+
+/** The whole layer, then its activation: `x` → `y`. A MatMul takes any leading dimensions. Throws SHAPE_MISMATCH. */
+export function layerModel(layer: LinearLayer, activation?: ActivationName): ModelFiles {
+  const { units, fanIn, weights, bias, conv, name } = layer;
+  if (weights.length !== units * fanIn) {
+    throw new KofnError('SHAPE_MISMATCH', `layer ${name}: ${units} x ${fanIn} weights expected, got ${weights.length}`);
+  }
+  const output = activation === undefined ? 'y' : 'linear';
+  const matMul = layer.operator === 'MatMul';
+  const nodes: NodeProto[] = [
+    {
+      opType: layer.operator,
+      name,
+      input: ['x', 'w', ...(bias === undefined ? [] : ['b'])],
+      output: [output],
+      attribute: conv !== undefined ? convAttributes(conv) : matMul ? [] : [{ name: 'transB', type: 2, i: 1 }],
+    },
+  ];
+  if (activation !== undefined) {
+    const softmaxAxis = conv === undefined ? -1 : 1;
+    nodes.push({
+      opType: ACTIVATION_OPERATORS[activation],
+      name: `${name}/${activation}`,
+      input: [output],
+      output: ['y'],
+      attribute: activation === 'softmax' ? [{ name: 'axis', type: 2, i: softmaxAxis }] : [],
+    });
+  }
+  return writeModel({
+    nodes,
+    inputs: [valueInfoProto('x', 'float32', matMul ? undefined : inputShape(layer))],
+    outputs: [valueInfoProto('y', 'float32', matMul ? undefined : outputShape(layer, units))],
+    constants: [
+      matMul
+        ? { name: 'w', value: float32([fanIn, units], transposed(weights, units, fanIn)) }
+        : { name: 'w', value: float32(weightShape(layer, units), weights) },
+      ...(bias === undefined ? [] : [{ name: 'b', value: float32([units], bias) }]),
+    ],
+  });
+}
+
+/** `values` is rows × columns; the result columns × rows. */
+export function transposed(values: Float32Array, rows: number, columns: number): Float32Array {
+  const result = new Float32Array(values.length);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) result[column * rows + row] = values[row * columns + column]!;
+  }
+  return result;
+}
+
+/** Input shape of a dense layer or convolution, with names for what is open. */
+export function inputShape({ conv, fanIn }: Pick<LinearLayer, 'conv' | 'fanIn'>): (number | string)[] {
+  if (conv === undefined) return ['rows', fanIn];
+  return ['N', channelsPerGroup(conv, fanIn) * conv.groups, ...conv.kernel.map((_, i) => `size${i}`)];
+}
+
+function outputShape({ conv }: Pick<LinearLayer, 'conv'>, units: number): (number | string)[] {
+  return conv === undefined ? ['rows', units] : ['N', units, ...conv.kernel.map((_, i) => `out${i}`)];
+}
+
+function weightShape({ conv, fanIn }: Pick<LinearLayer, 'conv' | 'fanIn'>, units: number): Shape {
+  return conv === undefined ? [units, fanIn] : [units, channelsPerGroup(conv, fanIn), ...conv.kernel];
+}
+
+function channelsPerGroup({ kernel }: ConvAttributes, fanIn: number): number {
+  const channels = fanIn / kernel.reduce((a, b) => a * b, 1);
+  if (Number.isInteger(channels) && channels > 0) return channels;
+  throw new KofnError('SHAPE_MISMATCH', `${fanIn} weights a channel do not fit a kernel ${formatShape(kernel)}`);
+}
+
+function convAttributes({ groups, kernel, strides, dilations, pads, autoPad }: ConvAttributes) {
+  return [
+    { name: 'kernel_shape', type: 7, ints: [...kernel] },
+    { name: 'strides', type: 7, ints: [...strides] },
+    { name: 'dilations', type: 7, ints: [...dilations] },
+    { name: 'group', type: 2, i: groups },
+    autoPad === 'NOTSET'
+      ? { name: 'pads', type: 7, ints: [...pads] }
+      : { name: 'auto_pad', type: 3, s: Buffer.from(autoPad) },
+  ];
+}

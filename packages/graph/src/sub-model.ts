@@ -1,0 +1,98 @@
+/** Parts of a model as models of their own. */
+import { KofnError, type DType } from '@kofn/core';
+import { findCodable } from './codable.js';
+import { externalRange } from './external-data.js';
+import type { GraphNode, ModelFiles, OnnxModel } from './graph.js';
+import { constantValue } from './onnx.js';
+import { dtypeOf, onnx, valueInfoProto, type ValueInfoProto } from './proto.js';
+import { inputShape } from './shard-model.js';
+import { writeModel } from './write-model.js';
+
+/** Element type and rank of values, as a run of the model showed them. */
+export type ValueTypes = Readonly<Record<string, { readonly dtype: DType; readonly rank: number }>>;
+
+/** `nodes` of `model` with the constants they read: `inputs` → `outputs`. */
+export function subModel(
+  model: OnnxModel,
+  nodes: readonly GraphNode[],
+  inputs: readonly string[],
+  outputs: readonly string[],
+  types: ValueTypes = {},
+): ModelFiles {
+  const used = new Set(nodes.flatMap(node => node.reads));
+  const constants = [...model.constants].filter(([name]) => used.has(name));
+  // What kofn cannot hold as a tensor (4-bit integers, say) passes through as it is, unless it stands outside.
+  const raw = constants.filter(([, proto]) => dtypeOf(proto.dataType) === undefined && !externalRange(proto));
+  const sparse = (model.proto.graph?.sparseInitializer ?? []).filter(({ values }) => used.has(values?.name ?? ''));
+  if (sparse.length > 0) {
+    throw new KofnError('UNSUPPORTED', `${model.origin} has sparse initializers; convert them to dense ones`);
+  }
+  return writeModel({
+    nodes: nodes.map(node => node.proto),
+    inputs: inputs.map(name => describe(model, name, types)),
+    // ONNX Runtime infers the types of outputs.
+    outputs: outputs.map(name => declared(model, name) ?? (types[name] ? typed(name, types) : { name })),
+    constants: constants
+      .filter(([, proto]) => !raw.some(([, other]) => other === proto))
+      .map(([name, proto]) => ({ name, value: constantValue(model, proto) })),
+    rawConstants: raw.map(([name, proto]) => ({ ...proto, name })),
+    like: model.proto,
+  });
+}
+
+/** The whole model with `values` as outputs instead of its own; inputs and constants among them are left out. */
+export function probeModel(model: OnnxModel, values: readonly string[]): ModelFiles {
+  const made = values.filter(value => model.producers.has(value));
+  const wanted = made.length > 0 ? made : model.outputs.map(output => output.name);
+  return subModel(
+    model,
+    model.nodes,
+    model.inputs.map(input => input.name),
+    wanted,
+  );
+}
+
+/**
+ * The linear node `name` with its constants, as a model. Throws NOT_FOUND (no such node; the message lists those that
+ * there are).
+ */
+export function extractNode(model: OnnxModel, name: string): ModelFiles {
+  const report = findCodable(model).find(candidate => candidate.node === name);
+  if (report === undefined) {
+    const known = findCodable(model).map(candidate => candidate.node);
+    throw new KofnError(
+      'NOT_FOUND',
+      `${model.origin} has no linear layer "${name}"; it has ${known.join(', ') || 'none'}`,
+    );
+  }
+  if (!report.codable) throw new KofnError('UNSUPPORTED', `node "${name}" cannot be coded: ${report.reason}`);
+  const node = model.nodes.find(candidate => candidate.name === name)!;
+  const { model: bytes, weights } = subModel(model, [node], [report.dataInput], [report.output]);
+  const proto = onnx.ModelProto.decode(bytes);
+  // Where the model does not declare the input's shape: what the weights fix of it.
+  const input =
+    declared(model, report.dataInput) ?? valueInfoProto(report.dataInput, 'float32', inputShape(report.layer()));
+  proto.graph!.input = [onnx.ValueInfoProto.create(input)];
+  proto.graph!.output = [onnx.ValueInfoProto.create(valueInfoProto(report.output, 'float32'))];
+  return { model: onnx.ModelProto.encode(proto).finish(), weights };
+}
+
+function describe(model: OnnxModel, name: string, types: ValueTypes): ValueInfoProto {
+  // Without a probe only linear layers' outputs cross a cut whose type is sure.
+  return declared(model, name) ?? (types[name] ? typed(name, types) : valueInfoProto(name, 'float32'));
+}
+
+function typed(name: string, types: ValueTypes): ValueInfoProto {
+  const { dtype, rank } = types[name]!;
+  return valueInfoProto(
+    name,
+    dtype,
+    Array.from({ length: rank }, (_, axis) => `${name}_${axis}`),
+  );
+}
+
+/** What the model itself says of an input or output. */
+function declared(model: OnnxModel, name: string): ValueInfoProto | undefined {
+  const graph = model.proto.graph!;
+  return [...(graph.input ?? []), ...(graph.output ?? [])].find(value => value.name === name);
+}
