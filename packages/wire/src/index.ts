@@ -1,1 +1,29 @@
-export {};
+// What callers of a worker use.
+export { connectChannel } from './grpc-channel.js';
+export { WorkerClient, type ServerMetadata, type WorkerInventory } from './worker-client.js';
+export { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
+export { shardHash, shardName, type ShardFiles } from './shard-transfer.js';
+// What servers use.
+export { listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
+export { datatypeOf, decodeTensors, encodeTensors } from './infer-codec.js';
+export {
+  codecs,
+  EXTENSIONS,
+  METHODS,
+  PROTOCOL_VERSION,
+  type Codec,
+  type InferRequestMessage,
+  type InferResponseMessage,
+} from './protos.js';
+export { DEFAULT_MAX_MESSAGE_BYTES } from './grpc-options.js';
+// The seam below both.
+export type {
+  CallContext,
+  CallOptions,
+  Channel,
+  DuplexCall,
+  DuplexEvents,
+  MethodPath,
+  ServerDuplex,
+  ServiceHandlers,
+} from './channel.js';

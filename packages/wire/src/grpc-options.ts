@@ -1,0 +1,35 @@
+/** gRPC settings that both ends share. */
+import type { ChannelOptions } from '@grpc/grpc-js';
+import { KofnError } from '@kofn/core';
+
+/** grpc-js' own limit of 4 MB is less than one layer's input. */
+export const DEFAULT_MAX_MESSAGE_BYTES = 256 * 2 ** 20;
+
+export function messageLimits(maxMessageBytes: number): ChannelOptions {
+  return {
+    'grpc.max_receive_message_length': maxMessageBytes,
+    'grpc.max_send_message_length': maxMessageBytes,
+  };
+}
+
+/** Finds a half-open link within 15 s on both ends, with or without calls. */
+export const keepalive: ChannelOptions = {
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 5_000,
+  'grpc.keepalive_permit_without_calls': 1,
+};
+
+/** grpc-js writes Buffers: a view of the same bytes. */
+export function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** Throws RESOURCE_EXHAUSTED; `where` names the other end ("to host:port"). */
+export function checkMessageSize(message: Uint8Array, maxMessageBytes: number, where: string): void {
+  if (message.byteLength <= maxMessageBytes) return;
+  throw new KofnError(
+    'RESOURCE_EXHAUSTED',
+    `a message of ${message.byteLength} bytes ${where} is over the limit of ${maxMessageBytes} bytes; ` +
+      `raise the limit on both ends, or split the layer into more blocks`,
+  );
+}

@@ -1,0 +1,163 @@
+/**
+ * The server's end of a channel over gRPC: handlers of bytes by method (channel.ts is the contract), with health and
+ * reflection beside them.
+ */
+import { loadSync } from '@grpc/proto-loader';
+import { Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
+import type * as grpc from '@grpc/grpc-js';
+import { ReflectionService } from '@grpc/reflection';
+import { abortable, KofnError, systemClock, type Clock } from '@kofn/core';
+import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
+import type { CallContext, MethodPath, ServiceHandlers } from './channel.js';
+import { widenServerWindow } from './flow-control.js';
+import { asBuffer, checkMessageSize, DEFAULT_MAX_MESSAGE_BYTES, keepalive, messageLimits } from './grpc-options.js';
+import { protoDefinition } from './protos.js';
+import { toStatus } from './status.js';
+
+export interface ListenOptions {
+  /** Interface to bind: a name or address. */
+  readonly host: string;
+  /** 0 takes a free port. */
+  readonly port: number;
+  /** Larger messages are refused with RESOURCE_EXHAUSTED, either way. Default 256 MB. */
+  readonly maxMessageBytes?: number;
+  readonly clock?: Clock;
+}
+
+export interface Listening {
+  readonly host: string;
+  readonly port: number;
+  /** `host:port`. */
+  readonly address: string;
+  /** What grpc.health.v1 answers for the server as a whole and for each service. */
+  setServing(serving: boolean): void;
+  /** Refuses new calls, lets running ones end within `graceMs`, then ends them. */
+  close(graceMs: number): Promise<void>;
+}
+
+/** Throws ADDRESS_IN_USE (the port is taken) or INVALID_ARGUMENT (the address cannot be bound). */
+export async function listenGrpc(handlers: ServiceHandlers, options: ListenOptions): Promise<Listening> {
+  const { host, port, maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES, clock = systemClock } = options;
+  const server = new Server({ ...messageLimits(maxMessageBytes), ...keepalive });
+  widenServerWindow(server);
+  const services = addHandlers(server, handlers, maxMessageBytes);
+  const health = new HealthImplementation(statuses(services, true));
+  health.addToServer(server);
+  new ReflectionService({ ...protoDefinition, ...loadSync(healthProto) }).addToServer(server);
+
+  const literal = host.includes(':') ? `[${host}]` : host;
+  const bound = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(`${literal}:${port}`, ServerCredentials.createInsecure(), (error, actual) => {
+      if (error === null) return resolve(actual);
+      server.forceShutdown();
+      if (/EADDRINUSE/.test(error.message)) {
+        const advice = 'another process listens there; stop it or choose another port (0 takes a free one)';
+        return reject(new KofnError('ADDRESS_IN_USE', `${literal}:${port} is taken: ${advice}`, { cause: error }));
+      }
+      reject(
+        new KofnError('INVALID_ARGUMENT', `cannot listen on ${literal}:${port}: ${error.message}`, { cause: error }),
+      );
+    });
+  });
+  return {
+    host,
+    port: bound,
+    address: `${literal}:${bound}`,
+    setServing(serving) {
+      for (const [service, status] of Object.entries(statuses(services, serving))) health.setStatus(service, status);
+    },
+    async close(graceMs) {
+      const timer = clock.setTimer(() => server.forceShutdown(), graceMs);
+      // tryShutdown waits for idle keepalive connections too and has been seen to hang: the timer ends it.
+      await new Promise<void>(resolve => server.tryShutdown(() => resolve()));
+      timer.cancel();
+      server.forceShutdown();
+    },
+  };
+}
+
+function statuses(services: readonly string[], serving: boolean): Record<string, 'SERVING' | 'NOT_SERVING'> {
+  return Object.fromEntries(['', ...services].map(name => [name, serving ? 'SERVING' : 'NOT_SERVING']));
+}
+
+/** Adds every handler under its own service; returns the services' names. */
+function addHandlers(
+  server: Server,
+  { unary, clientStream, duplex }: ServiceHandlers,
+  maxMessageBytes: number,
+): string[] {
+  const services = new Map<
+    string,
+    { definition: grpc.ServiceDefinition; handlers: Record<string, UntypedHandleCall> }
+  >();
+  const add = (path: MethodPath, requestStream: boolean, responseStream: boolean, handler: UntypedHandleCall) => {
+    const [, service = '', method = ''] = path.split('/');
+    const entry = services.get(service) ?? { definition: {}, handlers: {} };
+    services.set(service, entry);
+    const raw = { requestSerialize: identity, requestDeserialize: identity, responseSerialize: identity };
+    entry.definition = {
+      ...entry.definition,
+      [method]: { path, requestStream, responseStream, ...raw, responseDeserialize: identity },
+    };
+    entry.handlers[method] = handler;
+  };
+  for (const [path, handler] of unary) {
+    add(path, false, false, (call: grpc.ServerUnaryCall<Buffer, Buffer>, done: grpc.sendUnaryData<Buffer>) => {
+      settle(handler(call.request, contextOf(call)), done);
+    });
+  }
+  for (const [path, handler] of clientStream) {
+    add(path, true, false, (call: grpc.ServerReadableStream<Buffer, Buffer>, done: grpc.sendUnaryData<Buffer>) => {
+      const context = contextOf(call);
+      settle(handler(messagesOf(call, context.signal), context), done);
+    });
+  }
+  for (const [path, handler] of duplex) {
+    add(path, true, true, (call: grpc.ServerDuplexStream<Buffer, Buffer>) => {
+      const context = contextOf(call);
+      const send = async (message: Uint8Array) => {
+        checkMessageSize(message, maxMessageBytes, `to ${context.peer}`); // not by the transport: it would end the stream
+        await abortable(new Promise<void>(resolve => call.write(asBuffer(message), () => resolve())), context.signal);
+      };
+      handler({ ...context, messages: messagesOf(call, context.signal), send }).then(
+        () => call.end(),
+        (error: unknown) => call.emit('error', toStatus(error)),
+      );
+    });
+  }
+  for (const { definition, handlers } of services.values()) server.addService(definition, handlers);
+  return [...services.keys()];
+}
+
+function settle(reply: Promise<Uint8Array>, done: grpc.sendUnaryData<Buffer>): void {
+  reply.then(
+    bytes => done(null, asBuffer(bytes)),
+    (error: unknown) => done(toStatus(error)),
+  );
+}
+
+/** The signal aborts when the caller cancelled, is gone, or its deadline passed. */
+function contextOf(call: {
+  readonly cancelled: boolean;
+  getPeer(): string;
+  on(event: 'cancelled', listener: () => void): unknown;
+}): CallContext {
+  const controller = new AbortController();
+  const gone = () => controller.abort(new KofnError('CANCELLED', 'the caller cancelled the call or is gone'));
+  call.on('cancelled', gone);
+  if (call.cancelled) gone();
+  return { signal: controller.signal, peer: call.getPeer() };
+}
+
+async function* messagesOf(call: AsyncIterable<Buffer>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  const iterator = call[Symbol.asyncIterator]();
+  for (;;) {
+    const next = await abortable(iterator.next(), signal);
+    if (next.done === true) return;
+    yield next.value;
+  }
+}
+
+function identity(bytes: Buffer): Buffer {
+  return bytes;
+}

@@ -1,0 +1,137 @@
+/** Tensors as the Open Inference Protocol carries them: raw little-endian bytes; typed contents are read, too. */
+import {
+  elementCount,
+  formatShape,
+  KofnError,
+  tensor,
+  tensorBytes,
+  tensorFromBytes,
+  type DType,
+  type Tensor,
+  type Tensors,
+} from '@kofn/core';
+import type { TensorContents, TensorMessage } from './protos.js';
+
+const DATATYPES: Readonly<Record<DType, string>> = {
+  float32: 'FP32',
+  float64: 'FP64',
+  float16: 'FP16',
+  bfloat16: 'BF16',
+  int8: 'INT8',
+  uint8: 'UINT8',
+  int16: 'INT16',
+  uint16: 'UINT16',
+  int32: 'INT32',
+  uint32: 'UINT32',
+  int64: 'INT64',
+  uint64: 'UINT64',
+  bool: 'BOOL',
+  string: 'BYTES',
+};
+const DTYPES = new Map(Object.entries(DATATYPES).map(([dtype, datatype]) => [datatype, dtype as DType]));
+
+export function datatypeOf(dtype: DType): string {
+  return DATATYPES[dtype];
+}
+
+/** Tensors as messages and, index by index, their raw bytes (views where the element type has a fixed size). */
+export function encodeTensors(values: Tensors): { tensors: TensorMessage[]; raw: Uint8Array[] } {
+  const entries = Object.entries(values);
+  return {
+    tensors: entries.map(([name, { dtype, shape }]) => ({ name, datatype: DATATYPES[dtype], shape: [...shape] })),
+    raw: entries.map(([, value]) => (Array.isArray(value.data) ? encodeStrings(value.data) : tensorBytes(value))),
+  };
+}
+
+/**
+ * The tensors of a message; raw ones are views of it where alignment allows. Throws PROTOCOL (unknown datatype, contents
+ * that do not fit the shape, a name twice).
+ */
+export function decodeTensors(messages: readonly TensorMessage[], raw: readonly Uint8Array[]): Tensors {
+  if (raw.length > 0 && raw.length !== messages.length) {
+    throw new KofnError('PROTOCOL', `${messages.length} tensors came with ${raw.length} raw contents`);
+  }
+  const values: Record<string, Tensor> = Object.create(null) as Record<string, Tensor>;
+  for (const [index, message] of messages.entries()) {
+    if (message.name in values) throw new KofnError('PROTOCOL', `the tensor "${message.name}" came twice`);
+    values[message.name] = decodeTensor(message, raw[index]);
+  }
+  return { ...values };
+}
+
+function decodeTensor(message: TensorMessage, raw: Uint8Array | undefined): Tensor {
+  const { name, datatype } = message;
+  const dtype = DTYPES.get(datatype);
+  if (dtype === undefined) throw new KofnError('PROTOCOL', `tensor "${name}" has the unknown datatype "${datatype}"`);
+  const shape = message.shape.map(Number);
+  try {
+    if (raw === undefined) return decodeContents(dtype, shape, message.contents);
+    return dtype === 'string' ? tensor(dtype, shape, decodeStrings(raw)) : tensorFromBytes(dtype, shape, raw);
+  } catch (cause) {
+    const why = KofnError.from(cause).message;
+    throw new KofnError('PROTOCOL', `tensor "${name}" (${datatype} ${formatShape(shape)}): ${why}`, { cause });
+  }
+}
+
+function decodeContents(dtype: DType, shape: number[], contents: TensorContents | null | undefined): Tensor {
+  if (!contents) {
+    if (elementCount(shape) > 0) throw new KofnError('PROTOCOL', 'it has neither raw nor typed contents');
+    return dtype === 'string' ? tensor(dtype, shape, []) : tensorFromBytes(dtype, shape, new Uint8Array());
+  }
+  switch (dtype) {
+    case 'bool':
+      return tensor(dtype, shape, Uint8Array.from(contents.bool_contents, Number));
+    case 'int8':
+      return tensor(dtype, shape, Int8Array.from(contents.int_contents));
+    case 'int16':
+      return tensor(dtype, shape, Int16Array.from(contents.int_contents));
+    case 'int32':
+      return tensor(dtype, shape, Int32Array.from(contents.int_contents));
+    case 'int64':
+      return tensor(dtype, shape, BigInt64Array.from(contents.int64_contents, BigInt));
+    case 'uint8':
+      return tensor(dtype, shape, Uint8Array.from(contents.uint_contents));
+    case 'uint16':
+      return tensor(dtype, shape, Uint16Array.from(contents.uint_contents));
+    case 'uint32':
+      return tensor(dtype, shape, Uint32Array.from(contents.uint_contents));
+    case 'uint64':
+      return tensor(dtype, shape, BigUint64Array.from(contents.uint64_contents, BigInt));
+    case 'float32':
+      return tensor(dtype, shape, Float32Array.from(contents.fp32_contents));
+    case 'float64':
+      return tensor(dtype, shape, Float64Array.from(contents.fp64_contents));
+    case 'string':
+      return tensor(
+        dtype,
+        shape,
+        contents.bytes_contents.map(bytes => Buffer.from(bytes).toString('utf8')),
+      );
+    default:
+      throw new KofnError('PROTOCOL', 'this datatype has no typed contents, only raw ones');
+  }
+}
+
+/** BYTES: each element is its length, u32 little-endian, then its bytes. */
+function encodeStrings(texts: readonly string[]): Uint8Array {
+  return Buffer.concat(
+    texts.flatMap(text => {
+      const bytes = Buffer.from(text, 'utf8');
+      const length = Buffer.alloc(4);
+      length.writeUInt32LE(bytes.byteLength);
+      return [length, bytes];
+    }),
+  );
+}
+
+function decodeStrings(raw: Uint8Array): string[] {
+  const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.byteLength);
+  const texts: string[] = [];
+  for (let at = 0; at < bytes.byteLength;) {
+    const end = at + 4 <= bytes.byteLength ? at + 4 + bytes.readUInt32LE(at) : Infinity;
+    if (end > bytes.byteLength) throw new KofnError('PROTOCOL', `its element ${texts.length} is cut off`);
+    texts.push(bytes.toString('utf8', at + 4, end));
+    at = end;
+  }
+  return texts;
+}

@@ -1,0 +1,156 @@
+/**
+ * Many requests over one ModelStreamInfer, told apart by id. The other end is the worker's server.ts.
+ *
+ * Invariants
+ * 1. Every request settles: with its reply, with the signal's reason at once, or with UNAVAILABLE when the stream ends.
+ * 2. A reply whose request is over is counted and dropped.
+ * 3. `kofn_cancel` goes only to a peer that has the extension `kofn.cancel`.
+ */
+import { abortReason, isErrorCode, KofnError, type Tensors } from '@kofn/core';
+import type { Channel, DuplexCall } from './channel.js';
+import { decodeTensors, encodeTensors } from './infer-codec.js';
+import { codecs, METHODS, type InferParameter } from './protos.js';
+
+export interface InferRequest {
+  readonly model: string;
+  readonly inputs: Tensors;
+  /** The other end drops the request when it has not started within this time. */
+  readonly timeoutMs?: number | undefined;
+}
+
+export interface InferOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** The request's frame, of so many bytes, has been handed to the operating system. */
+  readonly onWritten?: ((bytes: number) => void) | undefined;
+}
+
+export interface InferReply {
+  readonly outputs: Tensors;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+}
+
+interface Pending {
+  resolve(reply: InferReply): void;
+  reject(error: KofnError): void;
+  bytesSent: number;
+}
+
+export class InferStream {
+  readonly #channel: Channel;
+  readonly #canCancel: boolean;
+  readonly #pending = new Map<string, Pending>();
+  #call: DuplexCall | undefined;
+  #requests = 0;
+  #closed = false;
+  #lateReplies = 0;
+
+  constructor(channel: Channel, options: { canCancel: boolean }) {
+    this.#channel = channel;
+    this.#canCancel = options.canCancel;
+  }
+
+  /** Replies that came after their request was over. */
+  get lateReplies(): number {
+    return this.#lateReplies;
+  }
+
+  /** Throws what the other end answered, UNAVAILABLE, or the signal's reason. */
+  infer(request: InferRequest, { signal, onWritten }: InferOptions = {}): Promise<InferReply> {
+    return new Promise<InferReply>((resolve, reject) => {
+      if (this.#closed) return reject(this.#closedError());
+      if (signal?.aborted) return reject(abortReason(signal));
+      const id = String(++this.#requests);
+      const frame = encodeRequest(id, request);
+      const call = this.#open();
+      const over = () => {
+        this.#pending.delete(id);
+        signal?.removeEventListener('abort', onAbort);
+      };
+      const onAbort = () => {
+        over();
+        reject(abortReason(signal));
+        if (this.#canCancel) call.send(encodeCancel(id)).catch(() => undefined); // the stream may be gone: then so is the request
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#pending.set(id, {
+        bytesSent: frame.byteLength,
+        resolve: reply => (over(), resolve(reply)),
+        reject: error => (over(), reject(error)),
+      });
+      call.send(frame).then(
+        () => onWritten?.(frame.byteLength),
+        (error: unknown) => this.#pending.get(id)?.reject(KofnError.from(error, 'UNAVAILABLE')),
+      );
+    });
+  }
+
+  /** Ends the stream; what is pending rejects with CANCELLED. */
+  close(): void {
+    this.#closed = true;
+    this.#end(this.#closedError());
+  }
+
+  #closedError(): KofnError {
+    return new KofnError('CANCELLED', `the stream to ${this.#channel.address} is closed`);
+  }
+
+  #open(): DuplexCall {
+    if (this.#call !== undefined) return this.#call;
+    const call = this.#channel.duplex(METHODS.modelStreamInfer, {
+      onMessage: message => {
+        if (call === this.#call) this.#onMessage(message);
+      },
+      onEnd: error => {
+        // A stream that was given up ends later; by then another may be open.
+        const ended = error ?? new KofnError('UNAVAILABLE', `${this.#channel.address} ended the stream`);
+        if (call === this.#call) this.#end(ended);
+      },
+    });
+    this.#call = call;
+    return call;
+  }
+
+  #onMessage(message: Uint8Array): void {
+    try {
+      const { error_message: errorMessage, infer_response: response } = codecs.streamResponse.decode(message);
+      const pending = this.#pending.get(response?.id ?? '');
+      if (pending === undefined) {
+        this.#lateReplies++;
+        return;
+      }
+      if (errorMessage !== '') {
+        const code = response?.parameters?.['kofn_code']?.string_param ?? '';
+        pending.reject(new KofnError(isErrorCode(code) ? code : 'ENGINE', errorMessage));
+        return;
+      }
+      try {
+        const outputs = decodeTensors(response?.outputs ?? [], response?.raw_output_contents ?? []);
+        pending.resolve({ outputs, bytesSent: pending.bytesSent, bytesReceived: message.byteLength });
+      } catch (error) {
+        pending.reject(KofnError.from(error, 'PROTOCOL'));
+      }
+    } catch (error) {
+      // Not a reply at all: nothing after it on this stream can be trusted.
+      this.#end(KofnError.from(error, 'PROTOCOL'));
+    }
+  }
+
+  #end(reason: KofnError): void {
+    const call = this.#call;
+    this.#call = undefined;
+    call?.cancel();
+    for (const pending of [...this.#pending.values()]) pending.reject(reason);
+  }
+}
+
+function encodeRequest(id: string, { model, inputs, timeoutMs }: InferRequest): Uint8Array {
+  const { tensors, raw } = encodeTensors(inputs);
+  const parameters: Record<string, InferParameter> =
+    timeoutMs === undefined ? {} : { timeout: { int64_param: Math.max(1, Math.round(timeoutMs * 1000)) } };
+  return codecs.inferRequest.encode({ model_name: model, id, parameters, inputs: tensors, raw_input_contents: raw });
+}
+
+function encodeCancel(id: string): Uint8Array {
+  return codecs.inferRequest.encode({ id, parameters: { kofn_cancel: { bool_param: true } } });
+}

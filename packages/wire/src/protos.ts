@@ -1,0 +1,163 @@
+/** The .proto files and their messages: one typed codec a message. 64-bit integers are strings, bytes are views. */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { loadSync, type MessageTypeDefinition, type PackageDefinition } from '@grpc/proto-loader';
+import { KofnError } from '@kofn/core';
+import type { MethodPath } from './channel.js';
+
+/** Packed beside dist; in a checkout before the first build, at the root of the repository. */
+const folder = ['../../protos/', '../../../../protos/']
+  .map(relative => fileURLToPath(new URL(relative, import.meta.url)))
+  .find(candidate => existsSync(`${candidate}open_inference.proto`))!;
+
+export const protoDefinition: PackageDefinition = loadSync(['open_inference.proto', 'kofn/v1/shard_store.proto'], {
+  includeDirs: [folder],
+  keepCase: true,
+  longs: String,
+  defaults: true,
+  arrays: true,
+  objects: true,
+  oneofs: true,
+});
+
+const OPEN_INFERENCE = 'inference.GRPCInferenceService';
+const SHARD_STORE = 'kofn.v1.ShardStore';
+
+export const METHODS = {
+  serverLive: `/${OPEN_INFERENCE}/ServerLive`,
+  serverReady: `/${OPEN_INFERENCE}/ServerReady`,
+  modelReady: `/${OPEN_INFERENCE}/ModelReady`,
+  serverMetadata: `/${OPEN_INFERENCE}/ServerMetadata`,
+  modelMetadata: `/${OPEN_INFERENCE}/ModelMetadata`,
+  modelInfer: `/${OPEN_INFERENCE}/ModelInfer`,
+  modelStreamInfer: `/${OPEN_INFERENCE}/ModelStreamInfer`,
+  repositoryIndex: `/${OPEN_INFERENCE}/RepositoryIndex`,
+  repositoryModelLoad: `/${OPEN_INFERENCE}/RepositoryModelLoad`,
+  repositoryModelUnload: `/${OPEN_INFERENCE}/RepositoryModelUnload`,
+  inventory: `/${SHARD_STORE}/Inventory`,
+  put: `/${SHARD_STORE}/Put`,
+  remove: `/${SHARD_STORE}/Remove`,
+} as const satisfies Record<string, MethodPath>;
+
+/** The extensions that a worker lists in its ServerMetadata. */
+export const EXTENSIONS = { cancel: 'kofn.cancel', shardStore: 'kofn.shard_store' } as const;
+
+/** Version of kofn's own part of the protocol. */
+export const PROTOCOL_VERSION = 1;
+
+export interface Codec<T> {
+  /** Fields that are absent take their defaults. */
+  encode(message: Partial<T>): Uint8Array;
+  /** Throws PROTOCOL for bytes that are no such message. */
+  decode(bytes: Uint8Array): T;
+}
+
+export interface InferParameter {
+  bool_param?: boolean;
+  int64_param?: string | number;
+  string_param?: string;
+  double_param?: number;
+  uint64_param?: string | number;
+}
+
+export interface TensorContents {
+  bool_contents: boolean[];
+  int_contents: number[];
+  int64_contents: string[];
+  uint_contents: number[];
+  uint64_contents: string[];
+  fp32_contents: number[];
+  fp64_contents: number[];
+  bytes_contents: Uint8Array[];
+}
+
+export interface TensorMessage {
+  name: string;
+  datatype: string;
+  shape: (string | number)[];
+  contents?: TensorContents | null;
+}
+
+export interface InferRequestMessage {
+  model_name: string;
+  model_version: string;
+  id: string;
+  parameters: Record<string, InferParameter>;
+  inputs: TensorMessage[];
+  raw_input_contents: Uint8Array[];
+}
+
+export interface InferResponseMessage {
+  model_name: string;
+  model_version: string;
+  id: string;
+  parameters: Record<string, InferParameter>;
+  outputs: TensorMessage[];
+  raw_output_contents: Uint8Array[];
+}
+
+export interface TensorMetadataMessage {
+  name: string;
+  datatype: string;
+  shape: (string | number)[];
+}
+
+type Empty = Record<never, never>;
+
+/** By message name, as the .proto files have it. */
+export const codecs = {
+  empty: codec<Empty>('inference.ServerLiveRequest'),
+  serverLive: codec<{ live: boolean }>('inference.ServerLiveResponse'),
+  serverReady: codec<{ ready: boolean }>('inference.ServerReadyResponse'),
+  modelName: codec<{ name: string; version: string }>('inference.ModelReadyRequest'),
+  modelReady: codec<{ ready: boolean }>('inference.ModelReadyResponse'),
+  serverMetadata: codec<{ name: string; version: string; extensions: string[] }>('inference.ServerMetadataResponse'),
+  modelMetadata: codec<{
+    name: string;
+    versions: string[];
+    platform: string;
+    inputs: TensorMetadataMessage[];
+    outputs: TensorMetadataMessage[];
+  }>('inference.ModelMetadataResponse'),
+  inferRequest: codec<InferRequestMessage>('inference.ModelInferRequest'),
+  inferResponse: codec<InferResponseMessage>('inference.ModelInferResponse'),
+  streamResponse: codec<{ error_message: string; infer_response: Partial<InferResponseMessage> | null }>(
+    'inference.ModelStreamInferResponse',
+  ),
+  repositoryIndex: codec<{ models: { name: string; version: string; state: string; reason: string }[] }>(
+    'inference.RepositoryIndexResponse',
+  ),
+  repositoryModel: codec<{ repository_name: string; model_name: string }>('inference.RepositoryModelLoadRequest'),
+  inventory: codec<{
+    worker_id: string;
+    protocol_version: number;
+    engine: string;
+    engine_version: string;
+    memory_limit_bytes: string | number;
+    disk_limit_bytes: string | number;
+    disk_used_bytes: string | number;
+    cores: number;
+    shards: { name: string; bytes: string | number }[];
+  }>('kofn.v1.InventoryResponse'),
+  putRequest: codec<{
+    header?: { name: string; model_bytes: string | number; weights_bytes: string | number } | null;
+    data?: Uint8Array;
+  }>('kofn.v1.PutRequest'),
+  putResponse: codec<{ present: boolean }>('kofn.v1.PutResponse'),
+  removeRequest: codec<{ names: string[] }>('kofn.v1.RemoveRequest'),
+  removeResponse: codec<{ removed: string[] }>('kofn.v1.RemoveResponse'),
+} as const;
+
+function codec<T>(name: string): Codec<T> {
+  const definition = protoDefinition[name] as MessageTypeDefinition<object, object>;
+  return {
+    encode: message => definition.serialize(message),
+    decode: bytes => {
+      try {
+        return definition.deserialize(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)) as T;
+      } catch (cause) {
+        throw new KofnError('PROTOCOL', `the message is no ${name}`, { cause });
+      }
+    },
+  };
+}

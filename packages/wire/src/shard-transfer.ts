@@ -1,0 +1,44 @@
+/** A shard's name and its way over the wire in chunks. */
+import { createHash } from 'node:crypto';
+import { codecs } from './protos.js';
+
+/** Large enough that a message costs little, small enough that progress moves and memory stays flat. */
+export const CHUNK_BYTES = 2 ** 20;
+
+export interface ShardFiles {
+  /** shardName(model, weights). */
+  readonly name: string;
+  readonly model: Uint8Array;
+  readonly weights: Uint8Array;
+}
+
+/** SHA-256, lower-case hexadecimal, of u64le(model length) ‖ model ‖ weights. */
+export function shardName(model: Uint8Array, weights: Uint8Array): string {
+  return shardHash(model.byteLength).update(model).update(weights).digest('hex');
+}
+
+/** The hash of a shard's name with the model's length already in it. */
+export function shardHash(modelBytes: number) {
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(modelBytes));
+  return createHash('sha256').update(length);
+}
+
+/** The messages of ShardStore.Put. `onProgress` gets the shard's bytes handed over so far, after each chunk. */
+export async function* putMessages(
+  { name, model, weights }: ShardFiles,
+  onProgress?: (sentBytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  const header = { name, model_bytes: model.byteLength, weights_bytes: weights.byteLength };
+  yield codecs.putRequest.encode({ header });
+  let sent = 0;
+  for (const part of [model, weights]) {
+    for (let at = 0; at < part.byteLength; at += CHUNK_BYTES) {
+      const data = part.subarray(at, at + CHUNK_BYTES);
+      yield codecs.putRequest.encode({ data });
+      sent += data.byteLength;
+      onProgress?.(sent);
+      await Promise.resolve();
+    }
+  }
+}
