@@ -1,2 +1,5 @@
 #!/usr/bin/env node
-import '../dist/src/main.js';
+import { main } from '../dist/src/main.js';
+
+// Not process.exit: what is written to a pipe must arrive.
+process.exitCode = await main(process.argv.slice(2));

@@ -1,1 +1,47 @@
-export {};
+// Everything a user of kofn needs: connect, deploy, run.
+export { connect, codedLayer, codedModel, planModel } from '@kofn/master';
+export { startLocalWorkers, type LocalWorker, type LocalWorkerOptions, type LocalWorkers } from './local-workers.js';
+export { float32, tensor, type DType, type Float32Tensor, type Shape, type Tensor, type Tensors } from '@kofn/core';
+export { ERROR_CODES, isKofnError, KofnError, type ErrorCode } from '@kofn/core';
+// The types of what goes in and comes out.
+export type {
+  Cluster,
+  CodedLayer,
+  CodedModel,
+  CodeOptions,
+  ConnectOptions,
+  ConvLayer,
+  DenseLayer,
+  DeployProgress,
+  Fleet,
+  LayerChoice,
+  LayerPlan,
+  LayerReport,
+  LayerResult,
+  LayerSpec,
+  MatrixLike,
+  ModelOptions,
+  ModelSource,
+  OnLoss,
+  OnnxLayer,
+  Plan,
+  RunOptions,
+  RunReport,
+  RunResult,
+  ShapedArray,
+  WorkerView,
+} from '@kofn/master';
+export type { CodeName } from '@kofn/encoder';
+export type { EngineName } from '@kofn/engine';
+export type { ModelFiles, ValueInfo } from '@kofn/graph';
+// For those who extend, measure or break it.
+export {
+  ASSUMED_SPEEDS,
+  type Arrival,
+  type Costs,
+  type DispatchCall,
+  type DispatchHooks,
+  type Erasure,
+  type Speeds,
+} from '@kofn/master';
+export type { Clock } from '@kofn/core';

@@ -1,1 +1,172 @@
-export {};
+/**
+ * The command `kofn`. What a command does is in commands/, loaded only when it runs, so that --help answers at once.
+ *
+ * Invariants
+ * 1. Exit codes: 0 done, 1 the run failed or lost or changed an answer, 2 wrong usage or bad input, 128 + n after signal n.
+ * 2. With --json stdout holds one JSON object, an error too ({"error": {code, message}}); everything else goes to stderr.
+ * 3. A command that ends, however it ends, leaves no process and no temporary file behind.
+ */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { KofnError } from '@kofn/core';
+import picocolors from 'picocolors';
+import { decimal, kill, oneOf, whole } from './arguments.js';
+import type { DemoArguments } from './commands/demo.js';
+import type { RunArguments } from './commands/run.js';
+import { describeError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, exitCodeOf } from './exit.js';
+import { Interrupt } from './interrupt.js';
+import {
+  addClusterOptions,
+  addCodeOptions,
+  addInputOptions,
+  addJsonOption,
+  type SharedArguments,
+} from './shared-options.js';
+
+/** Runs the command line (without node and script) and returns the exit code. */
+export async function main(args: readonly string[]): Promise<number> {
+  // A reader that closes the pipe early (`kofn plan … | head`) is no failure.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+  let exitCode = EXIT_OK;
+  /** Runs a command under Ctrl-C. */
+  const running = async (work: (signal: AbortSignal) => Promise<number>): Promise<void> => {
+    using interrupt = new Interrupt();
+    try {
+      exitCode = await work(interrupt.signal);
+    } catch (error) {
+      if (interrupt.exitCode === undefined) throw error;
+    }
+    exitCode = interrupt.exitCode ?? exitCode;
+  };
+  const program = await createProgram(args, running);
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_OK : EXIT_USAGE;
+    report(error, args);
+    return exitCodeOf(error) || EXIT_FAILED;
+  }
+}
+
+type Running = (work: (signal: AbortSignal) => Promise<number>) => Promise<void>;
+
+async function createProgram(args: readonly string[], running: Running): Promise<Command> {
+  const program = new Command('kofn')
+    .description('Exact DNN inference from any k of n unreliable machines.')
+    .version(version())
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, `kofn${nameOf(args)}: `)) })
+    .showHelpAfterError('(add --help for the options and examples)');
+  addDemo(program, running);
+  await addWorker(program, args);
+  addPlan(program, running);
+  addRun(program, running);
+  return program.addHelpText(
+    'after',
+    `${examples('kofn demo', 'kofn plan model.onnx')}\nEach command has its own --help.`,
+  );
+}
+
+function addDemo(program: Command, running: Running): void {
+  const command = program
+    .command('demo')
+    .description(
+      'A trained network on five local workers, one of them killed while it holds a request; then without coding.',
+    )
+    .option('--requests <n>', 'images to classify', whole('--requests', 3, 500), 500);
+  addJsonOption(command)
+    .addHelpText('after', examples('kofn demo', 'kofn demo --requests 60 --json'))
+    .action((options: DemoArguments) =>
+      running(async signal => (await import('./commands/demo.js')).demo(options, signal)),
+    );
+}
+
+/** The worker's package makes its command; it is loaded only when asked for. It has its own way with signals. */
+async function addWorker(program: Command, args: readonly string[]): Promise<void> {
+  if (args[0] === 'worker' || (args[0] === 'help' && args[1] === 'worker')) {
+    const { workerCommand } = await import('@kofn/worker');
+    program.addCommand(workerCommand().copyInheritedSettings(program));
+  } else {
+    program.command('worker').description('One machine of the cluster: keeps shards and runs them.');
+  }
+}
+
+function addPlan(program: Command, running: Running): void {
+  const command = program
+    .command('plan <model>')
+    .description('What would be coded and why, with the times of both ways. Deploys nothing.');
+  addJsonOption(addInputOptions(addCodeOptions(addClusterOptions(command), 'auto')))
+    .addHelpText(
+      'after',
+      '\nWithout --workers or --local the plan is for 5 workers at assumed speeds.' +
+        examples(
+          'kofn plan model.onnx',
+          'kofn plan model.onnx --local 5 --parity 2 --layers all',
+          'kofn plan model.onnx --workers pi1:9090,pi2:9090,pi3:9090 --json',
+        ),
+    )
+    .action((model: string, options: SharedArguments) =>
+      running(async signal => (await import('./commands/plan.js')).plan(model, options, signal)),
+    );
+}
+
+function addRun(program: Command, running: Running): void {
+  const command = program.command('run <model>').description('Run a model on workers, coded.');
+  addInputOptions(addCodeOptions(addClusterOptions(command), 'all'))
+    .option(
+      '--requests <n>',
+      'requests, one after the other; with --random each has its own seed',
+      whole('--requests', 1, 1e7),
+      1,
+    )
+    .option('--deadline <ms>', 'longest time of a request (default: 60000)', decimal('--deadline', 1, 2 ** 31 - 1))
+    .option(
+      '--on-loss <policy>',
+      'fewer than k workers left: compute here (local) or fail',
+      oneOf('--on-loss', ['local', 'fail']),
+      'local',
+    )
+    .option('--compare', 'compare each answer with the uncoded model in ONNX Runtime')
+    .option('--output <dir>', 'write each output to DIR/NAME.npy (NAME.REQUEST.npy for several requests)')
+    .option('--kill <i@n>', 'kill local worker I while it holds request N, both from 0; repeat for more', kill);
+  addJsonOption(command)
+    .addHelpText(
+      'after',
+      examples(
+        'kofn run model.onnx --local 5 --random 1 --compare',
+        'kofn run model.onnx --local 5 --random 1 --requests 20 --kill 2@7 --compare --json',
+        'kofn run model.onnx --workers pi1:9090,pi2:9090,pi3:9090 --input image=boot.png --output answers',
+      ) + '\nExit code: 0 all answered and exact, 1 an answer lost or wrong or a kill that missed, 2 bad input.',
+    )
+    .action((model: string, options: RunArguments) =>
+      running(async signal => (await import('./commands/run.js')).run(model, options, signal)),
+    );
+}
+
+function examples(...lines: string[]): string {
+  return `\nExamples:\n${lines.map(line => `  $ ${line}`).join('\n')}\n`;
+}
+
+/** One clear line on stderr, and with --json the error as the object on stdout. */
+function report(error: unknown, args: readonly string[]): void {
+  const debug = process.env['KOFN_DEBUG'] === '1';
+  const red = picocolors.createColors(process.stderr.isTTY && picocolors.isColorSupported).red;
+  process.stderr.write(`${red(`kofn${nameOf(args)}:`)} ${describeError(error, debug)}\n`);
+  if (!args.includes('--json')) return;
+  const { code, message } = KofnError.from(error);
+  process.stdout.write(`${JSON.stringify({ error: { code, message } })}\n`);
+}
+
+/** " run" for `kofn run …`; nothing when the first word is no command. */
+function nameOf(args: readonly string[]): string {
+  const first = args[0] ?? '';
+  return ['demo', 'worker', 'plan', 'run'].includes(first) ? ` ${first}` : '';
+}
+
+function version(): string {
+  const file = new URL('../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}

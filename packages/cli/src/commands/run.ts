@@ -1,0 +1,134 @@
+/** `kofn run MODEL`: validate everything, start or reach the workers, deploy, run, compare, tell. */
+import { loadModel, type OnnxModel } from '@kofn/graph';
+import { planModel, type CodedModel, type OnLoss, type RunReport } from '@kofn/master';
+import { KofnError } from '@kofn/core';
+import type { Tensors } from '@kofn/core';
+import type { Kill } from '../arguments.js';
+import { compareOutputs } from '../compare.js';
+import { EXIT_FAILED, EXIT_OK } from '../exit.js';
+import { openInputs, type InputSource } from '../inputs.js';
+import { checkKills } from '../kill-plan.js';
+import { OutputFolder } from '../output.js';
+import { noteDecision } from '../plan-table.js';
+import { note, openProgress } from '../progress.js';
+import { Reference } from '../reference.js';
+import { formatMs, plural } from '../render.js';
+import { runRequests } from '../requests.js';
+import { runSummary, runTables } from '../run-summary.js';
+import { codeOptions, workerCount, Workers } from '../session.js';
+import type { SharedArguments } from '../shared-options.js';
+import { Tally } from '../tally.js';
+
+export interface RunArguments extends SharedArguments {
+  readonly requests: number;
+  readonly deadline?: number;
+  readonly onLoss: OnLoss;
+  readonly compare?: boolean;
+  readonly output?: string;
+  readonly kill?: readonly Kill[];
+}
+
+/** Returns the exit code. Throws what is wrong with the arguments before any process starts. */
+export async function run(modelPath: string, args: RunArguments, signal: AbortSignal): Promise<number> {
+  const { model, inputs } = await validate(modelPath, args, signal);
+  const { requests, kill: kills = [] } = args;
+  const output =
+    args.output === undefined ? undefined : await OutputFolder.open(args.output, model.outputs, requests > 1);
+
+  await using reference = args.compare === true ? await Reference.open(modelPath, { ...args, signal }) : undefined;
+  await using workers = await Workers.open(args, kills, signal);
+  await using coded = await workers.deploy(modelPath, {
+    ...codeOptions(args),
+    onLoss: args.onLoss,
+    sampleInputs: inputs.forRequest(0),
+    signal,
+  });
+  noteDecision(coded.plan, args.layers);
+
+  const { tally, lastReport } = await answerAll(coded, { args, inputs, output, reference, workers, signal });
+  for (const { request, message } of tally.failures.slice(0, 3)) note(`request ${request} was lost: ${message}`);
+  if (tally.failures.length > 3) note(`… and ${plural(tally.failures.length - 3, 'more request')} lost`);
+  const { outcomes } = workers.kills;
+  for (const { worker, request, hit, layer } of outcomes) {
+    if (hit) continue;
+    const why =
+      layer === null ? 'no call of that request went to it (is a layer coded? --layers all)' : 'it had answered';
+    note(`the kill of worker ${worker} at request ${request} did not hit: ${why}`);
+  }
+  const summary = runSummary({
+    modelPath,
+    coded,
+    tally,
+    kills: outcomes,
+    cluster: workers.cluster,
+    compared: args.compare === true,
+  });
+  process.stdout.write(args.json ? `${JSON.stringify(summary)}\n` : `${runTables(summary, lastReport)}\n`);
+  return tally.lost > 0 || tally.wrong > 0 || outcomes.some(({ hit }) => !hit) ? EXIT_FAILED : EXIT_OK;
+}
+
+/** Finds every mistake that can be found without a worker. Planning at assumed speeds checks parity, code, layers and the model. */
+async function validate(
+  modelPath: string,
+  args: RunArguments,
+  signal: AbortSignal,
+): Promise<{ model: OnnxModel; inputs: InputSource }> {
+  const count = workerCount(args);
+  if (count === undefined) {
+    throw new KofnError('INVALID_ARGUMENT', 'no workers: give --workers host:port,host:port,… or --local N');
+  }
+  checkKills(args.kill ?? [], args.local, args.requests);
+  const model = await loadModel(modelPath);
+  const { mean, std, scale, layout } = args;
+  const inputs = await openInputs(model.inputs, {
+    files: args.input ?? [],
+    seed: args.random,
+    image: { mean, std, scale, layout },
+    checkFinite: args.checkFinite === true,
+  });
+  await planModel(modelPath, {
+    ...codeOptions(args),
+    workerCount: count,
+    sampleInputs: inputs.forRequest(0),
+    signal,
+  });
+  return { model, inputs };
+}
+
+interface Answering {
+  readonly args: RunArguments;
+  readonly inputs: InputSource;
+  readonly output: OutputFolder | undefined;
+  readonly reference: Reference | undefined;
+  readonly workers: Workers;
+  readonly signal: AbortSignal;
+}
+
+async function answerAll(
+  coded: CodedModel,
+  { args, inputs, output, reference, workers, signal }: Answering,
+): Promise<{ tally: Tally; lastReport: RunReport | undefined }> {
+  const { requests, deadline: deadlineMs } = args;
+  const tally = new Tally(requests);
+  let lastReport: RunReport | undefined;
+  let expected: Tensors | undefined;
+  using progress = openProgress(' running {bar} {value}/{total} | p50 {p50} ms', requests, { p50: '-' });
+  const options = { count: requests, inputs: inputs.forRequest, deadlineMs, signal, kills: workers.kills };
+  for await (const outcome of runRequests(coded, options)) {
+    const { request } = outcome;
+    if ('error' in outcome) tally.failed(request, outcome.error);
+    else {
+      const { outputs, report } = outcome.result;
+      lastReport = report;
+      tally.answered(report, request);
+      await output?.write(request, outputs);
+      if (reference !== undefined) {
+        // Between requests, so that it takes no time of theirs. The same inputs need asking only once.
+        if (inputs.drawn || expected === undefined) expected = await reference.run(inputs.forRequest(request));
+        tally.compare(compareOutputs(outputs, expected));
+      }
+    }
+    progress.update(request + 1, { p50: formatMs(tally.ms(50)) });
+  }
+  return { tally, lastReport };
+}

@@ -1,0 +1,124 @@
+/** The model's inputs from files and seeds, checked before anything starts. */
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { formatShape, isFiniteTensor, KofnError, seededRng, type Tensor, type Tensors } from '@kofn/core';
+import type { ValueInfo } from '@kofn/graph';
+import { checkInputs } from '@kofn/master';
+import type { InputFile } from './arguments.js';
+import { decodePicture, pictureTensor, type ImageOptions } from './io/image.js';
+import { readNpy } from './io/npy.js';
+import { readOnnxTensor } from './io/onnx-tensor.js';
+import { randomTensor } from './io/random-tensor.js';
+
+export interface InputOptions {
+  readonly files: readonly InputFile[];
+  /** Seed for inputs that no file gives. */
+  readonly seed?: number | undefined;
+  readonly image: ImageOptions;
+  /** Refuses NaN and infinities. */
+  readonly checkFinite: boolean;
+}
+
+export interface InputSource {
+  /** Whether requests differ: at least one input is drawn. */
+  readonly drawn: boolean;
+  /** What request `request` runs on. Drawn inputs take the seed + `request`. */
+  forRequest(request: number): Tensors;
+}
+
+/**
+ * Reads and checks all inputs of a model that takes `expected`. Throws INVALID_ARGUMENT (unknown or missing name, unreadable
+ * format), NOT_FOUND (file), SHAPE_MISMATCH, DTYPE_MISMATCH, NON_FINITE, DATA_LOSS, UNSUPPORTED: each names the input and the file.
+ */
+export async function openInputs(expected: readonly ValueInfo[], options: InputOptions): Promise<InputSource> {
+  const { files, seed, checkFinite } = options;
+  const takes = expected.map(({ name, dtype, shape }) => `${name}: ${dtype} ${formatShape(shape)}`).join('; ');
+  const given: Record<string, Tensor> = {};
+  for (const { name, file } of files) {
+    const info = expected.find(input => input.name === name);
+    if (info === undefined) {
+      throw new KofnError(
+        'INVALID_ARGUMENT',
+        `--input ${name}=${file}: the model has no input "${name}"; it takes ${takes}`,
+      );
+    }
+    const value = fitRank(await readInput(info, file, options.image), info);
+    checkOne(info, value, file);
+    if (checkFinite && !isFiniteTensor(value)) {
+      throw new KofnError('NON_FINITE', `${file}: input "${name}" has NaN or infinite elements (--check-finite)`);
+    }
+    given[name] = value;
+  }
+  const missing = expected.filter(({ name }) => given[name] === undefined);
+  if (missing.length > 0 && seed === undefined) {
+    const names = missing.map(({ name }) => `"${name}"`).join(', ');
+    throw new KofnError(
+      'INVALID_ARGUMENT',
+      `input ${names} is missing; give --input ${missing[0]!.name}=FILE, or --random SEED. The model takes ${takes}`,
+    );
+  }
+  const open = new OpenSizes(expected, given);
+  const forRequest = (request: number): Tensors => {
+    if (missing.length === 0) return given;
+    const rng = seededRng(seed! + request);
+    const random = missing.map(info => [info.name, randomTensor(info.dtype, open.shapeOf(info), rng)] as const);
+    return { ...given, ...Object.fromEntries(random) };
+  };
+  checkInputs(expected, forRequest(0));
+  return { drawn: missing.length > 0, forRequest };
+}
+
+async function readInput(info: ValueInfo, file: string, image: ImageOptions): Promise<Tensor> {
+  const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
+    const why = cause.code === 'ENOENT' ? 'does not exist' : `cannot be read (${cause.code})`;
+    throw new KofnError('NOT_FOUND', `--input ${info.name}=${file}: the file ${why}`, { cause });
+  });
+  switch (path.extname(file).toLowerCase()) {
+    case '.npy':
+      return readNpy(bytes, file);
+    case '.pb':
+      return readOnnxTensor(bytes, file);
+    case '.png':
+      return pictureTensor(decodePicture(bytes, 'png', file), info, image, file);
+    case '.jpg':
+    case '.jpeg':
+      return pictureTensor(decodePicture(bytes, 'jpeg', file), info, image, file);
+    default:
+      throw new KofnError('INVALID_ARGUMENT', `--input ${info.name}=${file}: give a .npy, .pb, .png or .jpg file`);
+  }
+}
+
+/** One example for a model of batches: a leading axis of size 1 where the model has exactly one axis more. */
+function fitRank(value: Tensor, { shape }: ValueInfo): Tensor {
+  const oneMore = shape.length === value.shape.length + 1 && (typeof shape[0] !== 'number' || shape[0] === 1);
+  return oneMore ? { ...value, shape: [1, ...value.shape] } : value;
+}
+
+function checkOne(info: ValueInfo, value: Tensor, file: string): void {
+  try {
+    checkInputs([info], { [info.name]: value });
+  } catch (error) {
+    if (!(error instanceof KofnError)) throw error;
+    const hint = error.code === 'DTYPE_MISMATCH' ? `; convert it, e.g. x.astype('${info.dtype}')` : '';
+    throw new KofnError(error.code, `${file}: ${error.message}${hint}`, { cause: error });
+  }
+}
+
+/** Sizes that the model leaves open: as in another input where they have the same name, else 1. */
+class OpenSizes {
+  readonly #sizes = new Map<string, number>();
+
+  constructor(expected: readonly ValueInfo[], given: Tensors) {
+    for (const { name, shape } of expected) {
+      const value = given[name];
+      shape.forEach((size, axis) => {
+        const actual = value?.shape[axis];
+        if (typeof size === 'string' && size !== '' && actual !== undefined) this.#sizes.set(size, actual);
+      });
+    }
+  }
+
+  shapeOf({ shape }: ValueInfo): number[] {
+    return shape.map(size => (typeof size === 'number' ? size : (this.#sizes.get(size) ?? 1)));
+  }
+}

@@ -1,0 +1,229 @@
+/**
+ * Workers as child processes of this one, for trying things out and for tests: `kofn-worker` on loopback ports of the system's choice,
+ * each with a data directory of its own.
+ *
+ * Invariants
+ * 1. A worker does not outlive this process: `close` waits until it has exited; when this process exits or crashes it is killed; and when
+ *    this process is killed, the worker sees its standard input end and exits by itself.
+ * 2. Data directories made here are removed once their worker has exited.
+ * 3. Either all workers start or none is left.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { abortable, KofnError, openScope, systemClock, throwIfAborted } from '@kofn/core';
+import type { EngineName } from '@kofn/engine';
+import { signalProcess } from './kill-plan.js';
+
+export interface LocalWorkerOptions {
+  /** Default 'auto'. */
+  readonly engine?: EngineName | 'auto';
+  /** Threads of each worker's engine. Default 1. */
+  readonly threads?: number;
+  /** Worker i keeps its shards in `dataDir/worker-i`, which stay. Default: temporary directories, removed on close. */
+  readonly dataDir?: string;
+  /** Longest wait until all are ready. Default 30,000. */
+  readonly startDeadlineMs?: number;
+  /** Ends the start; once started, `close` ends the workers. */
+  readonly signal?: AbortSignal;
+}
+
+export interface LocalWorker {
+  readonly address: string;
+  readonly pid: number;
+}
+
+const EXIT_WAIT_MS = 5_000;
+const STDERR_TAIL = 2_000;
+
+export class LocalWorkers implements AsyncDisposable {
+  readonly #children: readonly Child[];
+
+  /** @internal Use {@link startLocalWorkers}. */
+  constructor(children: readonly Child[]) {
+    this.#children = children;
+  }
+
+  get workers(): readonly LocalWorker[] {
+    return this.#children.map(({ address, pid }) => ({ address, pid }));
+  }
+
+  /** `host:port` of each, for `connect`. */
+  get addresses(): readonly string[] {
+    return this.#children.map(({ address }) => address);
+  }
+
+  /** The pid of worker `index`; undefined once it has exited. Throws INVALID_ARGUMENT (no such worker). */
+  pidOf(index: number): number | undefined {
+    const child = this.#child(index);
+    return child.exited ? undefined : child.pid;
+  }
+
+  /** Kills worker `index` at once (SIGKILL), as a power cut would. Its address stays taken by nobody. */
+  async kill(index: number): Promise<void> {
+    const child = this.#child(index);
+    child.signal('SIGKILL');
+    await child.gone;
+  }
+
+  /** Stops worker `index` where it is (SIGSTOP): connected and silent. Stopped, it does not notice that this process was killed. */
+  pause(index: number): void {
+    this.#child(index).signal('SIGSTOP');
+  }
+
+  /** Lets a paused worker go on. */
+  resume(index: number): void {
+    this.#child(index).signal('SIGCONT');
+  }
+
+  /** Asks every worker to finish (SIGTERM), kills those that have not after 5 s, and waits until all have exited. */
+  async close(): Promise<void> {
+    await Promise.all(this.#children.map(child => child.end()));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #child(index: number): Child {
+    const child = this.#children[index];
+    if (child !== undefined) return child;
+    throw new KofnError('INVALID_ARGUMENT', `there is no local worker ${index}; there are ${this.#children.length}`);
+  }
+}
+
+/**
+ * Starts `count` workers and resolves when all are ready. Throws INVALID_ARGUMENT (count), UNAVAILABLE (a worker exited; the message has
+ * the end of what it wrote), DEADLINE_EXCEEDED, CANCELLED.
+ */
+export async function startLocalWorkers(count: number, options: LocalWorkerOptions = {}): Promise<LocalWorkers> {
+  const { startDeadlineMs: deadlineMs = 30_000, signal: parent } = options;
+  if (!Number.isInteger(count) || count < 1 || count > 256) {
+    throw new KofnError('INVALID_ARGUMENT', `${count} local workers: give a whole number from 1 to 256`);
+  }
+  throwIfAborted(parent);
+  using scope = openScope(systemClock, { parent, deadlineMs, what: 'start of the local workers' });
+  const children = Array.from({ length: count }, (_, index) => new Child(index, options));
+  try {
+    await Promise.all(children.map(child => abortable(child.ready, scope.signal)));
+  } catch (error) {
+    await Promise.all(children.map(child => child.end()));
+    throw error;
+  }
+  return new LocalWorkers(children);
+}
+
+/** Children that run; one listener for all of them (invariant 1). */
+const running = new Set<Child>();
+const abandonAll = () => running.forEach(child => child.abandon());
+
+function track(child: Child): void {
+  if (running.size === 0) process.on('exit', abandonAll);
+  running.add(child);
+}
+
+function untrack(child: Child): void {
+  running.delete(child);
+  if (running.size === 0) process.off('exit', abandonAll);
+}
+
+class Child {
+  readonly ready: Promise<void>;
+  /** Resolves when the process has exited and its temporary directory is removed. */
+  readonly gone: Promise<void>;
+  address = '';
+  exited = false;
+  readonly #process: ChildProcess;
+  readonly #removeDir: (() => void) | undefined;
+  #stderr = '';
+
+  constructor(index: number, { engine = 'auto', threads = 1, dataDir }: LocalWorkerOptions) {
+    const folder = dataDir === undefined ? mkdtempSync(path.join(tmpdir(), 'kofn-worker-')) : undefined;
+    if (folder !== undefined) this.#removeDir = () => rmSync(folder, { recursive: true, force: true });
+    this.#process = spawn(
+      process.execPath,
+      [
+        workerBin(),
+        ...['--listen', '127.0.0.1:0', '--data-dir', folder ?? path.join(dataDir!, `worker-${index}`)],
+        ...['--engine', engine, '--threads', String(threads), '--json', '--exit-with-parent'],
+      ],
+      { stdio: ['pipe', 'pipe', 'pipe'] },
+    );
+    this.#process.once('exit', () => (this.exited = true));
+    track(this);
+    this.gone = this.#untilGone();
+    this.#process.stdin!.on('error', () => undefined); // it may exit first
+    this.#process.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      this.#stderr = (this.#stderr + text).slice(-STDERR_TAIL);
+    });
+    this.ready = this.#untilReady(index);
+    this.ready.catch(() => undefined); // the first that fails is reported, the others are ended
+  }
+
+  get pid(): number {
+    return this.#process.pid ?? -1;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    if (!this.exited && this.#process.pid !== undefined) signalProcess(this.#process.pid, signal);
+  }
+
+  async end(): Promise<void> {
+    this.signal('SIGTERM');
+    this.signal('SIGCONT'); // a stopped process takes SIGTERM only when it goes on
+    const late = systemClock.setTimer(() => this.signal('SIGKILL'), EXIT_WAIT_MS);
+    await this.gone;
+    late.cancel();
+  }
+
+  /** For when this process exits without having closed it. */
+  abandon(): void {
+    this.signal('SIGKILL');
+    this.#removeDir?.();
+  }
+
+  async #untilReady(index: number): Promise<void> {
+    const lines = createInterface({ input: this.#process.stdout! });
+    const first = new Promise<string>(resolve => lines.once('line', resolve));
+    const exit = this.gone.then(() => undefined);
+    const line = await Promise.race([first, exit]);
+    if (line === undefined) {
+      const { exitCode, signalCode } = this.#process;
+      const how = signalCode === null ? `exit code ${exitCode}` : signalCode;
+      const said = this.#stderr.trim() || 'it said nothing';
+      throw new KofnError('UNAVAILABLE', `local worker ${index} ended (${how}) before it was ready: ${said}`);
+    }
+    this.address = addressIn(line, index);
+    lines.on('line', () => undefined); // keeps the pipe empty
+  }
+
+  async #untilGone(): Promise<void> {
+    try {
+      // 'close' and not 'exit': by then stderr has been read to its end.
+      await once(this.#process, 'close');
+    } catch (error) {
+      this.#stderr = String(error);
+    }
+    this.exited = true;
+    untrack(this);
+    this.#removeDir?.();
+  }
+}
+
+function addressIn(line: string, index: number): string {
+  try {
+    const { address } = JSON.parse(line) as { address?: unknown };
+    if (typeof address === 'string') return address;
+  } catch {
+    // said below
+  }
+  throw new KofnError('PROTOCOL', `local worker ${index} began with "${line.slice(0, 200)}", not with its address`);
+}
+
+function workerBin(): string {
+  return fileURLToPath(new URL('../../bin/kofn-worker.js', import.meta.resolve('@kofn/worker')));
+}

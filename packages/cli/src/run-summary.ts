@@ -1,0 +1,120 @@
+/** What `kofn run` tells: the JSON object, and the same for people. */
+import type { CodeName } from '@kofn/encoder';
+import type { Cluster, CodedModel, LayerPlan, Plan, RunReport } from '@kofn/master';
+import type { KillOutcome } from './kill-plan.js';
+import { formatBytes, formatError, formatMs, table, verdict } from './render.js';
+import { roundMs } from './stats.js';
+import { jsonNumber, type Tally } from './tally.js';
+
+/** The object of `kofn run --json`. */
+export interface RunSummary {
+  readonly model: string;
+  readonly requests: number;
+  /** Requests without an answer. */
+  readonly lost: number;
+  /** Answers with a relative error over 1e-4; null without --compare. */
+  readonly wrong: number | null;
+  /** Data blocks computed from parity, over all layers and requests. */
+  readonly recovered: { readonly lost: number; readonly late: number };
+  /** Data blocks that the master computed itself. */
+  readonly computedHere: number;
+  /** null without --compare; "Infinity" where NaN or infinities do not match. */
+  readonly maxRelError: number | string | null;
+  readonly outputs: readonly {
+    readonly name: string;
+    readonly maxAbsError: number | string | null;
+    readonly maxRelError: number | string | null;
+  }[];
+  /** Of answered requests; null when there are none. */
+  readonly p50Ms: number | null;
+  readonly p99Ms: number | null;
+  readonly codedLayers: readonly {
+    readonly name: string;
+    readonly k: number;
+    readonly r: number;
+    readonly code: CodeName;
+  }[];
+  readonly plan: { readonly speeds: Plan['speeds']; readonly layers: readonly LayerPlan[] };
+  readonly kills: readonly KillOutcome[];
+  readonly workers: readonly { readonly address: string; readonly state: string; readonly engine: string }[];
+  readonly failures: readonly { readonly request: number; readonly code: string; readonly message: string }[];
+}
+
+export function runSummary(parts: {
+  modelPath: string;
+  coded: CodedModel;
+  tally: Tally;
+  kills: readonly KillOutcome[];
+  cluster: Cluster;
+  compared: boolean;
+}): RunSummary {
+  const { modelPath, coded, tally, kills, cluster, compared } = parts;
+  return {
+    model: modelPath,
+    requests: tally.requests,
+    lost: tally.lost,
+    wrong: compared ? tally.wrong : null,
+    recovered: tally.recovered,
+    computedHere: tally.computedHere,
+    maxRelError: jsonNumber(tally.maxRelError),
+    outputs: coded.outputs.map(({ name }) => {
+      const errors = tally.outputErrors.get(name);
+      const { maxAbsError = null, maxRelError = null } = errors ?? {};
+      return { name, maxAbsError: jsonNumber(maxAbsError), maxRelError: jsonNumber(maxRelError) };
+    }),
+    p50Ms: tally.ms(50),
+    p99Ms: tally.ms(99),
+    codedLayers: coded.plan.layers.flatMap(({ name, coded: how }) =>
+      how === undefined ? [] : [{ name, k: how.k, r: how.r, code: how.code }],
+    ),
+    plan: coded.plan,
+    kills: kills.map(kill => ({ ...kill, ms: roundMs(kill.ms) })),
+    workers: cluster.workers.map(({ address, state, engine }) => ({ address, state, engine })),
+    failures: tally.failures,
+  };
+}
+
+/** `report` is that of the last answered request. */
+export function runTables(summary: RunSummary, report: RunReport | undefined): string {
+  const { requests, lost, wrong, recovered, computedHere, maxRelError, p50Ms, p99Ms, kills } = summary;
+  const rows = [
+    ['requests', String(requests)],
+    ['lost', verdict(String(lost), lost === 0)],
+    ['wrong', wrong === null ? 'not compared (--compare)' : verdict(String(wrong), wrong === 0)],
+    ['largest relative error', formatError(maxRelError)],
+    ['blocks recovered from parity', `${recovered.lost} lost, ${recovered.late} late`],
+    ...(computedHere > 0 ? [['blocks computed by the master', String(computedHere)]] : []),
+    ['p50 / p99', `${formatMs(p50Ms)} / ${formatMs(p99Ms)} ms`],
+    ...kills.map(({ worker, request, hit, ms }) => [
+      `worker ${worker} killed at request ${request}`,
+      hit ? `hit; the request took ${formatMs(ms)} ms` : verdict('did not hit', false),
+    ]),
+  ];
+  const parts = [table(['run', summary.model], rows)];
+  if (report !== undefined && report.layers.length > 0) parts.push(layerTable(report));
+  return parts.join('\n\n');
+}
+
+function layerTable(report: RunReport): string {
+  const rows = report.layers.map(layer => [
+    layer.name,
+    `${layer.code} ${layer.k}+${layer.r}`,
+    formatMs(layer.ms),
+    layer.arrivals.map(({ worker, ms }) => `${worker} (${formatMs(ms)})`).join(', '),
+    layer.erasures.map(({ worker, code }) => `${worker} (${code})`).join(', ') || '-',
+    layer.decodeSet.join(','),
+    layer.errorGain.toPrecision(2),
+    `${formatBytes(layer.bytesSent)} / ${formatBytes(layer.bytesReceived)}`,
+  ]);
+  const head = [
+    'layer',
+    'code k+r',
+    'ms',
+    'workers that answered (ms)',
+    'failed',
+    'decoded from',
+    'error gain',
+    'sent / received',
+  ];
+  return `request ${report.request}, layer by layer:\n${table(head, rows)}`;
+}

@@ -1,0 +1,94 @@
+/** The workers of one command: its own on this machine, or those it was told; and the master's connection to them. */
+import { KofnError, systemClock } from '@kofn/core';
+import type { CodeName } from '@kofn/encoder';
+import type { EngineName } from '@kofn/engine';
+import {
+  codedModel,
+  connect,
+  type Cluster,
+  type CodedModel,
+  type DispatchHooks,
+  type LayerChoice,
+  type ModelOptions,
+} from '@kofn/master';
+import type { Kill } from './arguments.js';
+import { KillPlan } from './kill-plan.js';
+import { startLocalWorkers, type LocalWorkers } from './local-workers.js';
+import { openProgress } from './progress.js';
+import { formatBytes } from './render.js';
+
+export interface ClusterArguments {
+  readonly workers?: readonly string[];
+  readonly local?: number;
+  readonly engine: EngineName | 'auto';
+  readonly threads: number;
+}
+
+export interface CodeArguments {
+  readonly parity?: number;
+  readonly code?: CodeName;
+  readonly layers: LayerChoice;
+}
+
+/** Number of workers; undefined when none are named. Throws INVALID_ARGUMENT when both ways are used. */
+export function workerCount({ workers, local }: ClusterArguments): number | undefined {
+  if (workers !== undefined && local !== undefined) {
+    throw new KofnError('INVALID_ARGUMENT', 'give --workers or --local, not both');
+  }
+  return local ?? workers?.length;
+}
+
+/** The options of `codedModel` and `planModel` that stand on the command line. */
+export function codeOptions({ parity, code, layers }: CodeArguments): Pick<ModelOptions, 'parity' | 'code' | 'layers'> {
+  return { layers, ...(parity === undefined ? {} : { parity }), ...(code === undefined ? {} : { code }) };
+}
+
+export class Workers implements AsyncDisposable {
+  readonly cluster: Cluster;
+  readonly kills: KillPlan;
+  readonly #local: LocalWorkers | undefined;
+
+  private constructor(cluster: Cluster, kills: KillPlan, local: LocalWorkers | undefined) {
+    this.cluster = cluster;
+    this.kills = kills;
+    this.#local = local;
+  }
+
+  /** Starts local workers if asked to, and connects. What fails leaves no process behind. */
+  static async open(args: ClusterArguments, kills: readonly Kill[], signal: AbortSignal): Promise<Workers> {
+    const { engine, threads } = args;
+    const local =
+      args.local === undefined ? undefined : await startLocalWorkers(args.local, { engine, threads, signal });
+    try {
+      const plan = new KillPlan(kills, index => local?.pidOf(index), systemClock);
+      const hooks: DispatchHooks = plan.hooks;
+      const workers = local?.addresses ?? args.workers ?? [];
+      return new Workers(await connect({ workers, engine, threads, hooks, signal }), plan, local);
+    } catch (error) {
+      await local?.close();
+      throw error;
+    }
+  }
+
+  /** `codedModel` with a bar for the shards on their way. */
+  async deploy(modelPath: string, options: Omit<ModelOptions, 'onProgress'>): Promise<CodedModel> {
+    const format = ' deploying {bar} {percentage}% | layer {layer} | {sent}';
+    using progress = openProgress(format, 1, { layer: '-', sent: '' });
+    return await codedModel(modelPath, {
+      ...options,
+      cluster: this.cluster,
+      onProgress({ layer, layerNumber, layerCount, sentBytes, totalBytes }) {
+        const done = (layerNumber + (totalBytes === 0 ? 1 : sentBytes / totalBytes)) / layerCount;
+        progress.update(done, { layer, sent: formatBytes(sentBytes) });
+      },
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.cluster.close();
+    } finally {
+      await this.#local?.close();
+    }
+  }
+}

@@ -1,0 +1,76 @@
+/** Options that several commands have: how each is parsed, and the words that --help says about it. */
+import type { Command } from 'commander';
+import { CODE_NAMES, type CodeName } from '@kofn/encoder';
+import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
+import { inputFile, layerChoice, names, numbers, oneOf, whole, decimal, type InputFile } from './arguments.js';
+import type { ClusterArguments, CodeArguments } from './session.js';
+
+const ENGINES = ['auto', ...ENGINE_NAMES] as const satisfies readonly (EngineName | 'auto')[];
+const LAYOUTS = ['nchw', 'nhwc'] as const;
+export const MAX_LOCAL_WORKERS = 64;
+
+export interface InputArguments {
+  readonly input?: readonly InputFile[];
+  readonly random?: number;
+  readonly mean?: readonly number[];
+  readonly std?: readonly number[];
+  readonly layout: (typeof LAYOUTS)[number];
+  readonly scale?: number;
+  readonly checkFinite?: boolean;
+}
+
+export interface SharedArguments extends ClusterArguments, CodeArguments, InputArguments {
+  readonly json?: boolean;
+}
+
+export function addClusterOptions(command: Command): Command {
+  return command
+    .option('--workers <addresses>', 'workers that run already, as host:port,host:port,…', names('--workers'))
+    .option(
+      '--local <n>',
+      'start N workers on this machine and stop them afterwards',
+      whole('--local', 1, MAX_LOCAL_WORKERS),
+    )
+    .option(
+      '--engine <name>',
+      `engine of master and local workers: ${ENGINES.join(', ')}`,
+      oneOf('--engine', ENGINES),
+      'auto',
+    )
+    .option('--threads <n>', 'threads of each engine', whole('--threads', 1, 1024), 1);
+}
+
+export function addCodeOptions(command: Command, layers: 'all' | 'auto'): Command {
+  return command
+    .option('--parity <r>', 'parity blocks: so many workers may fail (default: 1)', whole('--parity', 0, 1024))
+    .option(
+      '--code <name>',
+      `${CODE_NAMES.join(', ')} (default: uncoded for parity 0, sum for 1, else rotation)`,
+      oneOf<CodeName>('--code', CODE_NAMES),
+    )
+    .option(
+      '--layers <which>',
+      'all that can be coded; auto: those that pay; or their names: a,b,c',
+      layerChoice,
+      layers,
+    );
+}
+
+export function addInputOptions(command: Command): Command {
+  return command
+    .option('--input <name=file>', 'an input: .npy, ONNX TensorProto .pb, .png or .jpg; repeat for more', inputFile)
+    .option('--random <seed>', 'draw the inputs that no file gives', whole('--random', 0, 2 ** 52))
+    .option(
+      '--mean <m>',
+      'pictures: (pixel * scale - mean) / std; one number, or one for each channel',
+      numbers('--mean'),
+    )
+    .option('--std <s>', 'pictures: see --mean', numbers('--std'))
+    .option('--scale <s>', 'pictures: see --mean (default: 1/255)', decimal('--scale', -1e9, 1e9))
+    .option('--layout <order>', 'pictures: axes of the input, nchw or nhwc', oneOf('--layout', LAYOUTS), 'nchw')
+    .option('--check-finite', 'refuse inputs with NaN or infinities');
+}
+
+export function addJsonOption(command: Command): Command {
+  return command.option('--json', 'print one JSON object on stdout, everything else on stderr');
+}
