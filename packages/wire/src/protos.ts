@@ -84,6 +84,7 @@ export interface InferRequestMessage {
   id: string;
   parameters: Record<string, InferParameter>;
   inputs: TensorMessage[];
+  outputs: { name: string }[];
   raw_input_contents: Uint8Array[];
 }
 
@@ -124,6 +125,7 @@ export const codecs = {
   streamResponse: codec<{ error_message: string; infer_response: Partial<InferResponseMessage> | null }>(
     'inference.ModelStreamInferResponse',
   ),
+  repositoryIndexRequest: codec<{ ready: boolean }>('inference.RepositoryIndexRequest'),
   repositoryIndex: codec<{ models: { name: string; version: string; state: string; reason: string }[] }>(
     'inference.RepositoryIndexResponse',
   ),

@@ -1,1 +1,10 @@
-export {};
+// Running a worker.
+export { workerCommand } from './main.js';
+export { startWorker, type RunningWorker } from './start.js';
+export { parseSize, type WorkerOptions } from './options.js';
+// Putting one behind another transport or on another store.
+export { WorkerServer, type WorkerParts } from './server.js';
+export { BLOB_FILES, type BlobDraft, type BlobFile, type BlobStore, type StoredBlob } from './blob-store.js';
+export { FsBlobStore } from './fs-blob-store.js';
+export type { QueueCounters } from './queue.js';
+export type { ExecutorCounters } from './executor.js';

@@ -1,0 +1,40 @@
+/**
+ * The contract of a blob store: named folders of two files, kept. fs-blob-store.ts keeps them on disk, the simulator in
+ * memory; shard-store.ts above it knows what a name means.
+ *
+ * Invariants
+ * 1. A blob is visible whole or not at all: a draft is invisible until `commit`, and a crash leaves nothing visible.
+ * 2. What `commit` resolved for survives a crash.
+ * 3. Every failure is a KofnError naming the path: RESOURCE_EXHAUSTED (no space left) or STORAGE.
+ */
+
+/** The two files of a blob, in the order in which they are written and read. */
+export const BLOB_FILES = ['model.onnx', 'weights.bin'] as const;
+export type BlobFile = (typeof BLOB_FILES)[number];
+
+export interface StoredBlob {
+  readonly name: string;
+  readonly modelBytes: number;
+  readonly weightsBytes: number;
+}
+
+/** A blob being written. End it with `commit` or `discard`. */
+export interface BlobDraft {
+  /** Appends to `file`; `chunk` may be reused by the caller once it resolves. */
+  write(file: BlobFile, chunk: Uint8Array): Promise<void>;
+  /** Makes the draft the blob `name`; when there is one already, that one stays and the draft is dropped. */
+  commit(name: string): Promise<void>;
+  /** Harmless after `commit`. */
+  discard(): Promise<void>;
+}
+
+export interface BlobStore {
+  list(): Promise<StoredBlob[]>;
+  create(): Promise<BlobDraft>;
+  /** The bytes of one file in order. The caller does not keep a chunk: its memory may be reused for the next. */
+  read(name: string, file: BlobFile): AsyncIterable<Uint8Array>;
+  /** Where an engine finds the blob: the folder with the two files. */
+  location(name: string): string;
+  /** Harmless when there is none. */
+  remove(name: string): Promise<void>;
+}

@@ -1,0 +1,66 @@
+/** One ModelInfer request to its response message; the unary call and the stream share it. */
+import { KofnError, type Clock, type Tensors } from '@kofn/core';
+import { decodeTensors, encodeTensors, type InferRequestMessage, type InferResponseMessage } from '@kofn/wire';
+import type { Executor } from './executor.js';
+import type { RequestQueue } from './queue.js';
+import type { ShardStore } from './shard-store.js';
+
+/** Every shard has the one version: another weight is another name. */
+export const MODEL_VERSION = '1';
+
+export interface InferenceParts {
+  readonly clock: Clock;
+  readonly queue: RequestQueue;
+  readonly executor: Executor;
+  readonly store: ShardStore;
+}
+
+/**
+ * Throws NOT_FOUND (no such shard or version), PROTOCOL (malformed tensors), INVALID_ARGUMENT (timeout, or an output
+ * that the model lacks), what the queue throws (RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE), and what
+ * the executor throws.
+ */
+export async function inferResponse(
+  request: InferRequestMessage,
+  { queue, executor, store }: InferenceParts,
+  signal: AbortSignal,
+): Promise<Partial<InferResponseMessage>> {
+  const { model_name: name, id } = request;
+  checkVersion(name, request.model_version);
+  store.bytesOf(name); // before its turn: what is not here need not wait
+  const inputs = decodeTensors(request.inputs, request.raw_input_contents);
+  const timeoutMs = timeoutOf(request);
+  const outputs = await queue.submit(() => executor.run(name, inputs, signal), { signal, timeoutMs });
+  const { tensors, raw } = encodeTensors(selectOutputs(outputs, request));
+  return { model_name: name, model_version: MODEL_VERSION, id, outputs: tensors, raw_output_contents: raw };
+}
+
+/** Throws NOT_FOUND. */
+export function checkVersion(name: string, version: string): void {
+  if (version === '' || version === MODEL_VERSION) return;
+  throw new KofnError('NOT_FOUND', `model "${name}" has no version "${version}", only "${MODEL_VERSION}"`);
+}
+
+/** Milliseconds of the request's `timeout` parameter, which is in microseconds. */
+function timeoutOf({ parameters }: InferRequestMessage): number | undefined {
+  const parameter = parameters['timeout'];
+  if (parameter === undefined) return undefined;
+  const microseconds = Number(parameter.int64_param ?? parameter.uint64_param ?? NaN);
+  if (Number.isSafeInteger(microseconds) && microseconds >= 0) {
+    return microseconds === 0 ? undefined : microseconds / 1000; // as Triton has it, 0 is no timeout
+  }
+  throw new KofnError('INVALID_ARGUMENT', 'parameter timeout: must be a whole number of microseconds ≥ 0');
+}
+
+/** The outputs that the request names, or all when it names none. */
+function selectOutputs(outputs: Tensors, request: InferRequestMessage): Tensors {
+  if (request.outputs.length === 0) return outputs;
+  return Object.fromEntries(
+    request.outputs.map(({ name }) => {
+      const output = outputs[name];
+      if (output !== undefined) return [name, output];
+      const there = Object.keys(outputs).join(', ');
+      throw new KofnError('INVALID_ARGUMENT', `the model has no output "${name}"; it has ${there}`);
+    }),
+  );
+}

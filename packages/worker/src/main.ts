@@ -1,0 +1,140 @@
+/**
+ * The command `kofn worker`: options in, the address as the first line of stdout, everything else to stderr.
+ *
+ * Invariants
+ * 1. SIGTERM and SIGINT drain and exit 0; the second of them ends the process at once.
+ * 2. Errors are one line on stderr: exit 2 for how it was called, 1 for what went wrong.
+ */
+import { isIP } from 'node:net';
+import { isKofnError, KofnError, systemClock, type Clock } from '@kofn/core';
+import type { EngineName } from '@kofn/engine';
+import { Command } from 'commander';
+import { parseSize, parseWhole } from './options.js';
+import { startWorker, type RunningWorker } from './start.js';
+import { VERSION } from './version.js';
+
+interface Flags {
+  listen: string;
+  dataDir?: string;
+  engine: string;
+  threads?: string;
+  maxMemory?: string;
+  maxDisk?: string;
+  maxMessage?: string;
+  maxQueue?: string;
+  json?: boolean;
+  exitWithParent?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  $ kofn worker                                       on 127.0.0.1:9090, shards under ~/.local/share/kofn/worker
+  $ kofn worker --listen 0.0.0.0:9090 --threads 4     for masters on other machines (there is no TLS yet)
+  $ kofn worker --listen 127.0.0.1:0 --json           any free port; the first line says which, as JSON
+  $ kofn worker --max-memory 512MB --max-disk 2GiB    on a small board
+
+The first line of standard output is the address. SIGTERM ends it when what runs is done.`;
+
+/** The subcommand `worker`, complete with its action and its exit codes. */
+export function workerCommand(): Command {
+  return new Command('worker')
+    .description('hold shards and run them for masters')
+    .option('--listen <host:port>', 'address to listen on; port 0 takes a free one', '127.0.0.1:9090')
+    .option('--data-dir <dir>', 'where shards are kept (default: kofn/worker in the XDG data directory)')
+    .option('--engine <name>', 'native, wasm, or auto: native where it loads', 'auto')
+    .option('--threads <n>', 'threads of one run (default: the cores)')
+    .option('--max-memory <size>', 'what loaded shards may take (default: three quarters of the memory)')
+    .option('--max-disk <size>', 'what stored shards may take (default: what is free at start)')
+    .option('--max-message <size>', 'largest message taken or sent (default: 256MiB)')
+    .option('--max-queue <n>', 'requests that may wait (default: 64)')
+    .option('--json', 'first line as a JSON object: address, pid, dataDir, engine, version')
+    .option('--exit-with-parent', 'end at once when standard input ends')
+    .addHelpText('after', EXAMPLES)
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'kofn worker: ')) })
+    .exitOverride(error => process.exit(error.exitCode === 0 ? 0 : 2))
+    .action(serve);
+}
+
+/** The program `kofn-worker`. */
+export async function runWorkerCommand(argv: readonly string[]): Promise<void> {
+  await workerCommand().name('kofn-worker').version(VERSION).parseAsync(argv);
+}
+
+async function serve(flags: Flags): Promise<void> {
+  // A reader of our output that is gone is no reason to end.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
+  if (flags.exitWithParent) exitWithParent();
+  try {
+    const worker = await startWorker({
+      listen: flags.listen,
+      dataDir: flags.dataDir,
+      engine: flags.engine as EngineName | 'auto', // startWorker checks it
+      threads: optional('--threads', flags.threads, parseWhole),
+      maxMemoryBytes: optional('--max-memory', flags.maxMemory, parseSize),
+      maxDiskBytes: optional('--max-disk', flags.maxDisk, parseSize),
+      maxMessageBytes: optional('--max-message', flags.maxMessage, parseSize),
+      maxQueue: optional('--max-queue', flags.maxQueue, parseWhole),
+    });
+    drainOnSignal(worker, systemClock);
+    announce(worker, flags.json === true);
+  } catch (error) {
+    const { message } = KofnError.from(error);
+    console.error(`kofn worker: ${message.replaceAll('\n', ' ')}`);
+    process.exit(isKofnError(error, 'INVALID_ARGUMENT') ? 2 : 1);
+  }
+}
+
+function announce({ address, host, dataDir, engine, version }: RunningWorker, json: boolean): void {
+  const { pid } = process;
+  const line = json
+    ? JSON.stringify({ address, pid, dataDir, engine, version })
+    : `kofn worker listening on ${address} (pid ${pid}, engine ${engine}, shards in ${dataDir})`;
+  process.stdout.write(`${line}\n`);
+  if (isLoopback(host)) return;
+  console.error(
+    `kofn worker: warning: ${address} is open to the network and there is no TLS yet; use a private network`,
+  );
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}
+
+function drainOnSignal(worker: RunningWorker, clock: Clock): void {
+  let isDraining = false;
+  const onSignal = (signal: NodeJS.Signals) => {
+    if (isDraining) endNow();
+    isDraining = true;
+    const since = clock.now();
+    console.error(`kofn worker: ${signal}: finishing what runs; once more to end at once`);
+    worker.close().then(
+      () => {
+        console.error(`kofn worker: finished after ${Math.round(clock.now() - since)} ms`);
+        process.exit(0);
+      },
+      (error: unknown) => {
+        console.error(`kofn worker: ${KofnError.from(error).message}`);
+        process.exit(1);
+      },
+    );
+  };
+  process.on('SIGTERM', onSignal);
+  process.on('SIGINT', onSignal);
+}
+
+/** A parent that dies, however it dies, closes our standard input. */
+function exitWithParent(): void {
+  process.stdin.on('end', endNow);
+  process.stdin.on('error', endNow);
+  process.stdin.resume();
+}
+
+/** process.exit would wait for the engine's thread, whose run cannot be stopped. */
+function endNow(): never {
+  process.kill(process.pid, 'SIGKILL');
+  throw new KofnError('INTERNAL', 'alive after SIGKILL');
+}
+
+function optional<T>(option: string, text: string | undefined, parse: (option: string, text: string) => T) {
+  return text === undefined ? undefined : parse(option, text);
+}

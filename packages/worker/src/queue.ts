@@ -1,0 +1,128 @@
+/**
+ * The requests that wait for the engine: first in, first out, bounded. server.ts submits; the work is executor.ts's.
+ *
+ * Invariants
+ * 1. A request that was cancelled or expired before its turn never starts.
+ * 2. Every request settles; started = finished + running, and each submitted one is counted in exactly one of started,
+ *    cancelledBeforeStart, expiredBeforeStart, refused, or still waits.
+ * 3. After `drain` nothing new is taken, and what was taken ends.
+ */
+import { abortReason, KofnError, openScope, throwIfAborted, type Clock } from '@kofn/core';
+
+export interface QueueCounters {
+  started: number;
+  finished: number;
+  cancelledBeforeStart: number;
+  expiredBeforeStart: number;
+  refused: number;
+}
+
+export interface SubmitOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** The request is dropped when it has not started within this time. */
+  readonly timeoutMs?: number | undefined;
+}
+
+export class RequestQueue {
+  readonly counters: QueueCounters = {
+    started: 0,
+    finished: 0,
+    cancelledBeforeStart: 0,
+    expiredBeforeStart: 0,
+    refused: 0,
+  };
+  readonly #clock: Clock;
+  readonly #maxWaiting: number;
+  readonly #concurrency: number;
+  /** Insertion order is the order of turns. */
+  readonly #waiting = new Set<() => void>();
+  readonly #idle: (() => void)[] = [];
+  #running = 0;
+  #isDraining = false;
+
+  /** At most `maxWaiting` requests wait beside the `concurrency` (default 1) that run. */
+  constructor(options: { clock: Clock; maxWaiting: number; concurrency?: number }) {
+    this.#clock = options.clock;
+    this.#maxWaiting = options.maxWaiting;
+    this.#concurrency = options.concurrency ?? 1;
+  }
+
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  get running(): number {
+    return this.#running;
+  }
+
+  /**
+   * Runs `work` in its turn. Throws RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (draining), the signal's reason
+   * or DEADLINE_EXCEEDED (before its turn), else what `work` throws. Once started it is left to end.
+   */
+  async submit<T>(work: () => Promise<T>, { signal, timeoutMs }: SubmitOptions = {}): Promise<T> {
+    this.#admit();
+    await this.#turn(signal, timeoutMs);
+    this.counters.started++;
+    try {
+      return await work();
+    } finally {
+      this.counters.finished++;
+      this.#running--;
+      this.#next();
+    }
+  }
+
+  /** Takes nothing more; resolves when all that was taken has ended. */
+  async drain(): Promise<void> {
+    this.#isDraining = true;
+    if (this.#running === 0) return;
+    await new Promise<void>(resolve => this.#idle.push(resolve));
+  }
+
+  #admit(): void {
+    const isFull = this.#running >= this.#concurrency && this.#waiting.size >= this.#maxWaiting;
+    if (!this.#isDraining && !isFull) return;
+    this.counters.refused++;
+    if (this.#isDraining) throw new KofnError('UNAVAILABLE', 'this worker is shutting down; ask another');
+    const advice = 'send fewer requests at once or raise --max-queue';
+    throw new KofnError('RESOURCE_EXHAUSTED', `${this.#waiting.size} requests wait already; ${advice}`);
+  }
+
+  /** Resolves with one of the running places taken. */
+  async #turn(signal: AbortSignal | undefined, timeoutMs: number | undefined): Promise<void> {
+    using scope = openScope(this.#clock, { parent: signal, deadlineMs: timeoutMs, what: 'wait for the engine' });
+    try {
+      throwIfAborted(scope.signal);
+      if (this.#running < this.#concurrency) {
+        this.#running++;
+        return;
+      }
+      await new Promise<void>((resolve, reject) => {
+        const start = () => {
+          scope.signal.removeEventListener('abort', onAbort);
+          resolve();
+        };
+        const onAbort = () => {
+          this.#waiting.delete(start);
+          reject(abortReason(scope.signal));
+        };
+        this.#waiting.add(start);
+        scope.signal.addEventListener('abort', onAbort, { once: true });
+      });
+    } catch (error) {
+      if (KofnError.from(error).code === 'DEADLINE_EXCEEDED') this.counters.expiredBeforeStart++;
+      else this.counters.cancelledBeforeStart++;
+      throw error;
+    }
+  }
+
+  #next(): void {
+    for (const start of this.#waiting) {
+      if (this.#running >= this.#concurrency) return;
+      this.#waiting.delete(start);
+      this.#running++;
+      start();
+    }
+    if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve();
+  }
+}

@@ -1,0 +1,170 @@
+/**
+ * A worker without its transport: what each method of its protocols does. start.ts puts it behind gRPC, the simulator
+ * behind its own channel.
+ *
+ * Invariants
+ * 1. Every inference goes through the queue; only shards that the store verified are run.
+ * 2. After `drain` no new work is taken, all that was taken has been answered, and every stream has ended.
+ */
+import { KofnError, systemClock, type Clock } from '@kofn/core';
+import type { Engine, ValueInfo } from '@kofn/engine';
+import { codecs, datatypeOf, EXTENSIONS, METHODS, type MethodPath, type ServiceHandlers } from '@kofn/wire';
+import type { Registry } from 'prom-client';
+import type { BlobStore } from './blob-store.js';
+import { Executor } from './executor.js';
+import { checkVersion, inferResponse, MODEL_VERSION } from './inference.js';
+import { workerMetrics } from './metrics.js';
+import { RequestQueue } from './queue.js';
+import { shardStoreHandlers } from './shard-rpc.js';
+import { ShardStore } from './shard-store.js';
+import { serveStream } from './stream.js';
+
+export interface WorkerParts {
+  readonly engine: Engine;
+  readonly blobs: BlobStore;
+  readonly clock?: Clock;
+  readonly workerId: string;
+  readonly version: string;
+  readonly threads: number;
+  readonly memoryLimitBytes: number;
+  readonly diskLimitBytes: number;
+  readonly maxQueue: number;
+  readonly cores: number;
+}
+
+export class WorkerServer implements AsyncDisposable {
+  readonly clock: Clock;
+  readonly store: ShardStore;
+  readonly executor: Executor;
+  readonly queue: RequestQueue;
+  readonly metrics: Registry;
+  readonly handlers: ServiceHandlers;
+  readonly #version: string;
+  readonly #shutdown = new AbortController();
+  readonly #streams = new Set<Promise<void>>();
+
+  private constructor(parts: WorkerParts, store: ShardStore) {
+    const { engine, memoryLimitBytes, threads, clock = systemClock, maxQueue, workerId, cores } = parts;
+    this.clock = clock;
+    this.#version = parts.version;
+    this.store = store;
+    this.executor = new Executor({ engine, store, memoryLimitBytes, threads });
+    this.queue = new RequestQueue({ clock, maxWaiting: maxQueue });
+    this.metrics = workerMetrics(this);
+    const identity = { workerId, engine: engine.name, engineVersion: engine.version, cores };
+    const shards = shardStoreHandlers(store, this.executor, identity);
+    this.handlers = {
+      unary: new Map([...this.#inference(), ...this.#repository(), ...shards.unary]),
+      clientStream: shards.clientStream,
+      duplex: new Map([
+        [
+          METHODS.modelStreamInfer,
+          stream => {
+            const served = serveStream(stream, this, this.#shutdown.signal);
+            const ended = served.catch(() => undefined).finally(() => this.#streams.delete(ended));
+            this.#streams.add(ended);
+            return served;
+          },
+        ],
+      ]),
+    };
+  }
+
+  /** With the shards that `blobs` holds. Throws STORAGE. The engine and the blobs stay their owner's. */
+  static async open(parts: WorkerParts): Promise<WorkerServer> {
+    return new WorkerServer(parts, await ShardStore.open(parts.blobs, parts));
+  }
+
+  /** Refuses new work and resolves when all that was taken is answered. */
+  async drain(): Promise<void> {
+    const idle = this.queue.drain();
+    this.#shutdown.abort(new KofnError('UNAVAILABLE', 'this worker is shutting down'));
+    await idle;
+    await Promise.all(this.#streams);
+  }
+
+  /** Closes the sessions; `drain` first, or what runs fails. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.executor[Symbol.asyncDispose]();
+  }
+
+  #inference(): ServiceHandlers['unary'] {
+    const extensions = Object.values(EXTENSIONS);
+    return handlersOf([
+      [METHODS.serverLive, () => codecs.serverLive.encode({ live: true })],
+      [METHODS.serverReady, () => codecs.serverReady.encode({ ready: !this.#shutdown.signal.aborted })],
+      [
+        METHODS.serverMetadata,
+        () => codecs.serverMetadata.encode({ name: 'kofn-worker', version: this.#version, extensions }),
+      ],
+      [
+        METHODS.modelReady,
+        request => codecs.modelReady.encode({ ready: this.store.has(codecs.modelName.decode(request).name) }),
+      ],
+      [
+        METHODS.modelMetadata,
+        async (request, signal) => {
+          const { name, version } = codecs.modelName.decode(request);
+          checkVersion(name, version);
+          const { inputs, outputs } = await this.executor.describe(name, signal);
+          return codecs.modelMetadata.encode({
+            name,
+            versions: [MODEL_VERSION],
+            platform: 'onnxruntime_onnx',
+            inputs: inputs.map(tensorMetadata),
+            outputs: outputs.map(tensorMetadata),
+          });
+        },
+      ],
+      [
+        METHODS.modelInfer,
+        async (request, signal) =>
+          codecs.inferResponse.encode(await inferResponse(codecs.inferRequest.decode(request), this, signal)),
+      ],
+    ]);
+  }
+
+  #repository(): ServiceHandlers['unary'] {
+    return handlersOf([
+      [
+        METHODS.repositoryIndex,
+        request => {
+          const { ready } = codecs.repositoryIndexRequest.decode(request);
+          const models = this.store.list().map(({ name }) => {
+            const isOpen = this.executor.isOpen(name);
+            const reason = isOpen ? '' : 'not loaded; it loads when it is first used';
+            return { name, version: MODEL_VERSION, state: isOpen ? 'READY' : 'UNAVAILABLE', reason };
+          });
+          return codecs.repositoryIndex.encode({ models: models.filter(({ state }) => !ready || state === 'READY') });
+        },
+      ],
+      [
+        METHODS.repositoryModelLoad,
+        async (request, signal) => {
+          await this.executor.describe(codecs.repositoryModel.decode(request).model_name, signal);
+          return codecs.empty.encode({});
+        },
+      ],
+      [
+        METHODS.repositoryModelUnload,
+        async request => {
+          const { model_name: name } = codecs.repositoryModel.decode(request);
+          this.store.bytesOf(name);
+          await this.executor.close(name);
+          return codecs.empty.encode({});
+        },
+      ],
+    ]);
+  }
+}
+
+type Handler = (request: Uint8Array, signal: AbortSignal) => Uint8Array | Promise<Uint8Array>;
+
+function handlersOf(entries: readonly (readonly [MethodPath, Handler])[]): ServiceHandlers['unary'] {
+  return new Map(entries.map(([path, handler]) => [path, async (request, { signal }) => handler(request, signal)]));
+}
+
+/** A size that the model leaves open is -1, as the protocol has it. */
+function tensorMetadata({ name, dtype, shape }: ValueInfo) {
+  return { name, datatype: datatypeOf(dtype), shape: shape.map(size => (typeof size === 'number' ? size : -1)) };
+}

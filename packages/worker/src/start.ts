@@ -1,0 +1,102 @@
+/**
+ * A worker in this process: data directory, engine, server and port, opened in that order and closed in the other.
+ * main.ts is the command around it.
+ *
+ * Invariants
+ * 1. What fails half-way leaves nothing open.
+ * 2. `close` takes no new work, answers what was taken, and ends within the grace whatever peers do.
+ */
+import { randomUUID } from 'node:crypto';
+import { statfs } from 'node:fs/promises';
+import { abortable, openScope, systemClock, type Clock } from '@kofn/core';
+import { createEngine, type Engine } from '@kofn/engine';
+import { listenGrpc, type Listening } from '@kofn/wire';
+import { FsBlobStore } from './fs-blob-store.js';
+import { resolveOptions, type WorkerOptions } from './options.js';
+import { WorkerServer } from './server.js';
+import { VERSION } from './version.js';
+
+/** Less than the 30 s that Kubernetes and systemd leave between SIGTERM and SIGKILL at least. */
+const GRACE_MS = 20_000;
+
+export interface RunningWorker extends AsyncDisposable {
+  /** `host:port` as bound. */
+  readonly address: string;
+  readonly host: string;
+  readonly port: number;
+  readonly dataDir: string;
+  /** Name and version of the engine. */
+  readonly engine: string;
+  readonly version: string;
+  readonly server: WorkerServer;
+  /** Drains and stops; the same promise however often it is called. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts a worker. Throws INVALID_ARGUMENT (an option, or a data directory in use), STORAGE, ENGINE, ADDRESS_IN_USE.
+ * `parts` replaces the engine (which the worker then closes) and the clock.
+ */
+export async function startWorker(
+  options: WorkerOptions = {},
+  parts: { engine?: Engine; clock?: Clock } = {},
+): Promise<RunningWorker> {
+  const resolved = resolveOptions(options);
+  const { host, port, maxMessageBytes } = resolved;
+  const { clock = systemClock } = parts;
+  const opened: AsyncDisposable[] = [];
+  const closeAll = async () => {
+    for (const part of opened.splice(0).reverse()) await part[Symbol.asyncDispose]();
+  };
+  try {
+    const blobs = await FsBlobStore.open(resolved.dataDir);
+    opened.push(blobs);
+    const engine = parts.engine ?? (await createEngine(resolved.engine));
+    opened.push(engine);
+    const server = await WorkerServer.open({
+      engine,
+      blobs,
+      clock,
+      workerId: await blobs.remember('worker-id', randomUUID),
+      version: VERSION,
+      threads: resolved.threads,
+      memoryLimitBytes: resolved.maxMemoryBytes,
+      diskLimitBytes: resolved.maxDiskBytes ?? (await diskBytes(blobs)),
+      maxQueue: resolved.maxQueue,
+      cores: resolved.cores,
+    });
+    opened.push(server);
+    const listening = await listenGrpc(server.handlers, { host, port, maxMessageBytes, clock });
+    let closed: Promise<void> | undefined;
+    const close = () => (closed ??= shutDown(server, listening, clock).finally(closeAll));
+    return {
+      address: listening.address,
+      host,
+      port: listening.port,
+      dataDir: resolved.dataDir,
+      engine: `${engine.name} ${engine.version}`,
+      version: VERSION,
+      server,
+      close,
+      [Symbol.asyncDispose]: close,
+    };
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+async function shutDown(server: WorkerServer, listening: Listening, clock: Clock): Promise<void> {
+  listening.setServing(false);
+  const end = clock.now() + GRACE_MS;
+  using grace = openScope(clock, { deadlineMs: GRACE_MS, what: 'shutdown' });
+  await abortable(server.drain(), grace.signal).catch(() => undefined); // a peer that reads no replies: cut off below
+  await listening.close(Math.max(0, end - clock.now()));
+}
+
+/** What the shards may take when nobody says: what they take and what is free beside them. */
+async function diskBytes(blobs: FsBlobStore): Promise<number> {
+  const { bavail, bsize } = await statfs(blobs.dataDir);
+  const held = (await blobs.list()).reduce((sum, blob) => sum + blob.modelBytes + blob.weightsBytes, 0);
+  return bavail * bsize + held;
+}

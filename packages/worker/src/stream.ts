@@ -1,0 +1,103 @@
+/**
+ * One ModelStreamInfer: many requests side by side, each answered once, in any order. The other end is wire's
+ * infer-stream.ts; one request's way is inference.ts.
+ *
+ * Invariants
+ * 1. Every frame that is not a cancel frame gets one reply with its id, an error reply when it is malformed.
+ * 2. A cancel frame for an id that is not pending is ignored: its reply has crossed it on the way.
+ * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, then the
+ *    stream ends.
+ */
+import { abortable, KofnError, openScope, throwIfAborted, type Scope } from '@kofn/core';
+import { codecs, type InferRequestMessage, type ServerDuplex } from '@kofn/wire';
+import { inferResponse, type InferenceParts } from './inference.js';
+
+/** A peer that does not read its replies is not read from beyond this many. */
+const MAX_UNSENT_REPLIES = 256;
+
+export async function serveStream(stream: ServerDuplex, parts: InferenceParts, shutdown: AbortSignal): Promise<void> {
+  const requests = new StreamRequests(stream, parts);
+  const messages = stream.messages[Symbol.asyncIterator]();
+  using stop = openScope(parts.clock, { parent: stream.signal });
+  const onShutdown = () => stop.abort(new KofnError('UNAVAILABLE', 'this worker is shutting down'));
+  shutdown.addEventListener('abort', onShutdown, { once: true });
+  try {
+    while (!shutdown.aborted) {
+      const next = await abortable(messages.next(), stop.signal);
+      if (next.done === true) break;
+      await requests.accept(next.value);
+    }
+  } catch (error) {
+    if (!shutdown.aborted || stream.signal.aborted) throw error;
+  } finally {
+    shutdown.removeEventListener('abort', onShutdown);
+    await requests.end();
+  }
+}
+
+class StreamRequests {
+  readonly #stream: ServerDuplex;
+  readonly #parts: InferenceParts;
+  readonly #pending = new Map<string, Scope>();
+  readonly #answers = new Set<Promise<void>>();
+
+  constructor(stream: ServerDuplex, parts: InferenceParts) {
+    this.#stream = stream;
+    this.#parts = parts;
+  }
+
+  /** Takes one frame; resolves when the next may be read. */
+  async accept(frame: Uint8Array): Promise<void> {
+    let request: InferRequestMessage;
+    try {
+      request = codecs.inferRequest.decode(frame);
+    } catch (error) {
+      return this.#keep(this.#sendError('', '', error));
+    }
+    const { id } = request;
+    if (request.parameters['kofn_cancel']?.bool_param === true) {
+      this.#pending.get(id)?.abort(new KofnError('CANCELLED', `request ${id} was cancelled by its caller`));
+      return;
+    }
+    if (id !== '' && this.#pending.has(id)) {
+      const error = new KofnError('INVALID_ARGUMENT', `request id "${id}" is taken by one that is not answered yet`);
+      return this.#keep(this.#sendError(id, request.model_name, error));
+    }
+    await this.#keep(this.#answer(request));
+  }
+
+  /** Waits for the answers under way; drops what has not started when the peer is gone. */
+  async end(): Promise<void> {
+    await Promise.all(this.#answers);
+  }
+
+  async #keep(answer: Promise<void>): Promise<void> {
+    const kept = answer.catch(() => undefined).finally(() => this.#answers.delete(kept)); // no peer, no reply
+    this.#answers.add(kept);
+    if (this.#answers.size > MAX_UNSENT_REPLIES) await Promise.race(this.#answers);
+  }
+
+  async #answer(request: InferRequestMessage): Promise<void> {
+    const { id } = request;
+    using scope = openScope(this.#parts.clock, { parent: this.#stream.signal });
+    const { signal } = scope;
+    if (id !== '') this.#pending.set(id, scope);
+    try {
+      const response = await inferResponse(request, this.#parts, signal);
+      // Started before its cancel came: what was computed is not wanted, the reply is.
+      throwIfAborted(signal);
+      await this.#stream.send(codecs.streamResponse.encode({ error_message: '', infer_response: response }));
+    } catch (error) {
+      await this.#sendError(id, request.model_name, error);
+    } finally {
+      this.#pending.delete(id);
+    }
+  }
+
+  async #sendError(id: string, model: string, error: unknown): Promise<void> {
+    const { code, message } = KofnError.from(error);
+    const parameters = { kofn_code: { string_param: code } };
+    const response = { id, model_name: model, parameters };
+    await this.#stream.send(codecs.streamResponse.encode({ error_message: message, infer_response: response }));
+  }
+}
