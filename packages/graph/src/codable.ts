@@ -6,7 +6,7 @@ import { allFinite, elementCount, type Tensor } from '@kofn/core';
 import type { GraphNode, OnnxModel } from './graph.js';
 import type { ConvAttributes, LinearLayer } from './linear-layer.js';
 import { constantValue } from './onnx.js';
-import { dtypeOf, floatAttribute, intAttribute, intsAttribute, stringAttribute, toNumber } from './proto.js';
+import { dtypeOf, floatAttribute, intAttribute, intsAttribute, isStandard, shapeOf, stringAttribute } from './proto.js';
 import { transposed } from './shard-model.js';
 
 interface Linear {
@@ -37,10 +37,22 @@ export interface NotCodable extends Linear {
 
 export type CodableReport = Codable | NotCodable;
 
-/** Every Conv, Gemm and MatMul of the model's main graph, in topological order. */
-export function findCodable(model: OnnxModel): CodableReport[] {
+/** Finding looks at every weight once (for NaN); a model does not change. */
+const found = new WeakMap<OnnxModel, readonly CodableReport[]>();
+
+/** Every Conv, Gemm and MatMul of the model's main graph, in topological order. Throws as reading external data does. */
+export function findCodable(model: OnnxModel): readonly CodableReport[] {
+  let reports = found.get(model);
+  if (reports === undefined) {
+    reports = reportsOf(model);
+    found.set(model, reports);
+  }
+  return reports;
+}
+
+function reportsOf(model: OnnxModel): CodableReport[] {
   return model.nodes.flatMap(node => {
-    if ((node.proto.domain ?? '') !== '') return [];
+    if (!isStandard(node.proto)) return [];
     if (node.op === 'Conv') return [withReason(node, 'Conv', conv(model, node))];
     if (node.op === 'Gemm') return [withReason(node, 'Gemm', gemm(model, node))];
     if (node.op === 'MatMul') return [withReason(node, 'MatMul', matMul(model, node))];
@@ -58,6 +70,7 @@ function withReason(node: GraphNode, operator: Linear['operator'], found: Found 
 
 function conv(model: OnnxModel, node: GraphNode): Found | string {
   const [dataInput = '', weightName = '', biasName = ''] = node.proto.input ?? [];
+  if (model.constants.has(dataInput)) return 'its input is constant';
   const weights = constantWeights(model, weightName);
   if (typeof weights === 'string') return weights;
   const [units = 0, channels = 0, ...rest] = weights.shape;
@@ -163,7 +176,7 @@ function constantWeights(model: OnnxModel, name: string): Weights | string {
   if (dtype !== 'float32') return `"${name}" is ${dtype ?? 'of an unknown type'}, not float32`;
   const read = () => (constantValue(model, constant) as Tensor & { data: Float32Array }).data;
   if (!allFinite(read())) return `"${name}" has NaN or infinity`;
-  return { shape: (constant.dims ?? []).map(toNumber), read };
+  return { shape: shapeOf(constant), read };
 }
 
 function sizes(units: number, fanIn: number, groups: number, hasBias: boolean) {

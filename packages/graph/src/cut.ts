@@ -3,7 +3,7 @@
  *
  * A node's level is the largest number of coded nodes on a path from an input to it. Local nodes of one level that are
  * connected form one segment: nothing in a segment waits for a coded node that itself waits for the segment, and there are as
- * few segments as that allows.
+ * few segments as that allows. What no output needs is left out.
  */
 import { KofnError } from '@kofn/core';
 import type { GraphNode, ModelFiles, OnnxModel } from './graph.js';
@@ -42,11 +42,12 @@ export function cutModel(model: OnnxModel, codedNodes: readonly string[], types:
       throw new KofnError('NOT_FOUND', `${model.origin} has no node "${name}"`);
     }
   }
-  const levels = levelsOf(model, coded);
+  const needed = neededNodes(model);
+  const levels = levelsOf(needed, model.producers, coded);
   const depth = Math.max(0, ...levels.values());
   const steps: (SegmentStep | CodedStep)[] = [];
   for (let level = 0; level <= depth; level++) {
-    const here = model.nodes.filter(node => levels.get(node) === level);
+    const here = needed.filter(node => levels.get(node) === level);
     for (const nodes of components(
       model,
       here.filter(node => !coded.has(node.name)),
@@ -57,14 +58,36 @@ export function cutModel(model: OnnxModel, codedNodes: readonly string[], types:
       steps.push({ kind: 'coded', node: node.name, input: node.proto.input![0]!, output: node.outputs[0]! });
     }
   }
+  const constants = model.outputs.map(output => output.name).filter(name => model.constants.has(name));
+  if (constants.length > 0) {
+    const files = () => subModel(model, [], [], constants, types);
+    steps.push({ kind: 'segment', name: 'constant outputs', nodes: [], inputs: [], outputs: constants, files });
+  }
   return { steps };
 }
 
-function levelsOf(model: OnnxModel, coded: ReadonlySet<string>): Map<GraphNode, number> {
+/** The nodes that an output depends on, in the model's order. */
+function neededNodes(model: OnnxModel): GraphNode[] {
+  const needed = new Set<GraphNode>();
+  const values = model.outputs.map(output => output.name);
+  for (let value = values.pop(); value !== undefined; value = values.pop()) {
+    const producer = model.producers.get(value);
+    if (producer === undefined || needed.has(producer)) continue;
+    needed.add(producer);
+    values.push(...producer.reads);
+  }
+  return model.nodes.filter(node => needed.has(node));
+}
+
+function levelsOf(
+  nodes: readonly GraphNode[],
+  producers: OnnxModel['producers'],
+  coded: ReadonlySet<string>,
+): Map<GraphNode, number> {
   const levels = new Map<GraphNode, number>();
-  for (const node of model.nodes) {
+  for (const node of nodes) {
     const before = node.reads.map(value => {
-      const producer = model.producers.get(value);
+      const producer = producers.get(value);
       return producer === undefined ? 0 : levels.get(producer)! + (coded.has(producer.name) ? 1 : 0);
     });
     levels.set(node, Math.max(0, ...before));
@@ -90,7 +113,9 @@ function components(model: OnnxModel, nodes: readonly GraphNode[]): GraphNode[][
   const sets = new Map<GraphNode, GraphNode[]>();
   for (const node of nodes) {
     const top = root(node);
-    sets.set(top, [...(sets.get(top) ?? []), node]);
+    const set = sets.get(top);
+    if (set === undefined) sets.set(top, [node]);
+    else set.push(node);
   }
   return [...sets.values()];
 }

@@ -3,22 +3,28 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import path from 'node:path';
 import { KofnError } from '@kofn/core';
 import type { OnnxModel } from './graph.js';
-import { onnx, toNumber, type TensorProto } from './proto.js';
+import { onnx, type TensorProto } from './proto.js';
 
 type ReadExternal = OnnxModel['readExternal'];
 
-/** Where a tensor's bytes stand, or undefined when they are in the model itself. */
+/**
+ * Where a tensor's bytes stand, or undefined when they are in the model itself. Throws INVALID_MODEL (an offset or length
+ * that is no number of bytes).
+ */
 export function externalRange(
   value: TensorProto,
 ): { location: string; offset: number; byteLength: number | undefined } | undefined {
   if (value.dataLocation !== onnx.TensorProto.DataLocation.EXTERNAL) return undefined;
   const entry = (key: string) => value.externalData?.find(item => item.key === key)?.value ?? undefined;
-  const length = entry('length');
-  return {
-    location: entry('location') ?? '',
-    offset: toNumber(entry('offset') ?? 0),
-    byteLength: length === undefined ? undefined : toNumber(length),
+  const count = (key: string): number | undefined => {
+    const text = entry(key);
+    if (text === undefined) return undefined;
+    const bytes = Number(text);
+    if (text !== '' && Number.isSafeInteger(bytes) && bytes >= 0) return bytes;
+    const message = `constant "${value.name ?? ''}": external data with ${key} "${text}", which is no number of bytes`;
+    throw new KofnError('INVALID_MODEL', message);
   };
+  return { location: entry('location') ?? '', offset: count('offset') ?? 0, byteLength: count('length') };
 }
 
 /** Reads from files below `folder`: a location that leads out of it is refused. */

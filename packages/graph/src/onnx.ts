@@ -5,17 +5,20 @@
  * Invariants of a loaded model
  * 1. Every value that is read is an input, a constant, or made by an earlier node; no value is made twice.
  * 2. Node names are unique and not empty.
- * 3. External data exists and is long enough, as far as the model says its length.
+ * 3. Every constant has as many elements as its shape says, in the model or in external data that is there.
  */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { elementBytes, elementCount, KofnError, tensor, tensorFromBytes, type Tensor } from '@kofn/core';
+import { checkConstant } from './check-constant.js';
 import { externalBytes, externalFiles, externalRange } from './external-data.js';
 import type { GraphNode, ModelFiles, OnnxModel, ValueInfo } from './graph.js';
 import {
   attributeOf,
   dtypeOf,
+  isStandard,
   onnx,
+  shapeOf,
   toBigInt,
   toNumber,
   type GraphProto,
@@ -34,7 +37,7 @@ export async function loadModel(source: string | Uint8Array | ModelFiles): Promi
   if (typeof source === 'string') {
     const file = path.resolve(source);
     const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
-      const why = cause.code === 'ENOENT' ? 'does not exist' : `cannot be read (${cause.code})`;
+      const why = cause.code === 'ENOENT' ? 'does not exist; check the path' : `cannot be read (${cause.code})`;
       throw new KofnError('NOT_FOUND', `the model ${source} ${why}`, { cause });
     });
     return build(parse(bytes, source), source, externalFiles(path.dirname(file)));
@@ -53,7 +56,7 @@ export function constantValue(model: OnnxModel, constant: TensorProto): Tensor {
       `constant "${name}" has element type ${constant.dataType}, which kofn cannot hold`,
     );
   }
-  const shape = (constant.dims ?? []).map(toNumber);
+  const shape = shapeOf(constant);
   const range = externalRange(constant);
   if (range !== undefined) {
     const byteLength = range.byteLength ?? elementCount(shape) * elementBytes(dtype);
@@ -107,14 +110,15 @@ function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readE
   for (const initializer of graph.initializer ?? []) constants.set(initializer.name ?? '', initializer);
   const inputs = (graph.input ?? []).filter(input => !constants.has(input.name ?? ''));
   const known = new Set([...constants.keys(), ...inputs.map(input => input.name ?? '')]);
-  for (const sparse of graph.sparseInitializer ?? []) known.add(sparse.values?.name ?? '');
+  const sparse = new Set((graph.sparseInitializer ?? []).map(({ values }) => values?.name ?? ''));
+  for (const name of sparse) known.add(name);
 
   const nodes: GraphNode[] = [];
   const producers = new Map<string, GraphNode>();
   const consumers = new Map<string, GraphNode[]>();
-  const names = new Set<string>();
+  const names = uniqueNames(graph.node ?? []);
   for (const [index, node] of (graph.node ?? []).entries()) {
-    const name = uniqueName(node, index, names);
+    const name = names[index]!;
     const reads = [...new Set([...(node.input ?? []), ...captured(node)])].filter(value => value !== '');
     const outputs = (node.output ?? []).filter(value => value !== '');
     for (const value of reads) {
@@ -138,11 +142,14 @@ function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readE
   const outputs = graph.output!;
   for (const { name } of outputs) {
     if (!known.has(name ?? '')) throw invalid(origin, `its output "${name}" is made by no node`);
-    if (constants.has(name ?? '')) {
-      throw new KofnError('UNSUPPORTED', `${origin}: its output "${name}" is a constant; remove it from the outputs`);
+    if (sparse.has(name ?? '')) {
+      throw new KofnError(
+        'UNSUPPORTED',
+        `${origin}: its output "${name}" is a sparse constant; convert it to a dense one`,
+      );
     }
   }
-  for (const constant of constants.values()) checkExternal(constant, readExternal);
+  for (const constant of constants.values()) checkConstant(constant, origin, readExternal);
   return {
     origin,
     inputs: inputs.map(input => valueInfo(input, origin)),
@@ -156,20 +163,9 @@ function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readE
   };
 }
 
-/** Reads the last byte of every external constant, so that a missing or short file is found before anything starts. */
-function checkExternal(constant: TensorProto, readExternal: OnnxModel['readExternal']): void {
-  const range = externalRange(constant);
-  if (range === undefined) return;
-  const dtype = dtypeOf(constant.dataType);
-  const shape = (constant.dims ?? []).map(toNumber);
-  const expected = dtype === undefined ? 0 : elementCount(shape) * elementBytes(dtype);
-  const byteLength = range.byteLength ?? expected;
-  readExternal(range.location, range.offset + Math.max(0, byteLength - 1), Math.min(1, byteLength));
-}
-
 /** The tensor of a Constant node; undefined for other nodes and for constants that are no dense tensors. */
 function constantOf(node: NodeProto): TensorProto | undefined {
-  if (node.opType !== 'Constant' || (node.domain ?? '') !== '') return undefined;
+  if (node.opType !== 'Constant' || !isStandard(node)) return undefined;
   const value = attributeOf(node, 'value')?.t;
   if (value) return value;
   const float = attributeOf(node, 'value_float');
@@ -190,7 +186,9 @@ function captured(node: NodeProto): string[] {
 }
 
 function capturedByGraph(graph: GraphProto): string[] {
-  const inner = new Set([...(graph.input ?? []), ...(graph.initializer ?? [])].map(value => value.name ?? ''));
+  const sparse = (graph.sparseInitializer ?? []).map(({ values }) => values ?? {});
+  const given = [...(graph.input ?? []), ...(graph.initializer ?? []), ...sparse];
+  const inner = new Set(given.map(value => value.name ?? ''));
   const outer: string[] = [];
   for (const node of graph.node ?? []) {
     outer.push(...[...(node.input ?? []), ...captured(node)].filter(value => value !== '' && !inner.has(value)));
@@ -200,12 +198,19 @@ function capturedByGraph(graph: GraphProto): string[] {
   return outer;
 }
 
-function uniqueName(node: NodeProto, index: number, taken: Set<string>): string {
-  let name = node.name ?? '';
-  if (name === '' || taken.has(name)) name = `${name || (node.opType ?? 'node')}_${index}`;
-  while (taken.has(name)) name += '_';
-  taken.add(name);
-  return name;
+/** A name of its own for each node: the model's where it has one, the first to have it where several do. */
+function uniqueNames(nodes: readonly NodeProto[]): string[] {
+  const given = new Set(nodes.map(node => node.name ?? '').filter(name => name !== ''));
+  const taken = new Set<string>();
+  return nodes.map(({ name, opType }, index) => {
+    let unique = name ?? '';
+    if (unique === '' || taken.has(unique)) {
+      unique = `${unique || (opType ?? 'node')}_${index}`;
+      while (taken.has(unique) || given.has(unique)) unique += '_';
+    }
+    taken.add(unique);
+    return unique;
+  });
 }
 
 function valueInfo({ name, type }: ValueInfoProto, origin: string): ValueInfo {

@@ -50,12 +50,21 @@ export function elementTypeOf(dtype: DType): number {
 }
 
 /** protobufjs gives 64-bit integers as Long objects. */
-export function toNumber(value: number | string | Long | null | undefined): number {
+export function toNumber(value: number | Long | null | undefined): number {
   return typeof value === 'object' && value !== null ? value.toNumber() : Number(value ?? 0);
 }
 
 export function toBigInt(value: number | Long): bigint {
   return BigInt(typeof value === 'number' ? value : value.toString());
+}
+
+export function shapeOf(constant: TensorProto): number[] {
+  return (constant.dims ?? []).map(toNumber);
+}
+
+/** Whether a node's operator is one of ONNX itself. */
+export function isStandard(node: NodeProto): boolean {
+  return ['', 'ai.onnx'].includes(node.domain ?? '');
 }
 
 export function attributeOf(node: NodeProto, name: string): AttributeProto | undefined {

@@ -53,27 +53,21 @@ export function layerModel(layer: LinearLayer, activation?: ActivationName): Mod
   if (weights.length !== units * fanIn) {
     throw new KofnError('SHAPE_MISMATCH', `layer ${name}: ${units} x ${fanIn} weights expected, got ${weights.length}`);
   }
-  const output = activation === undefined ? 'y' : 'linear';
   const matMul = layer.operator === 'MatMul';
-  const nodes: NodeProto[] = [
-    {
-      opType: layer.operator,
-      name,
-      input: ['x', 'w', ...(bias === undefined ? [] : ['b'])],
-      output: [output],
-      attribute: conv !== undefined ? convAttributes(conv) : matMul ? [] : [{ name: 'transB', type: 2, i: 1 }],
-    },
-  ];
+  const input = matMul || bias === undefined ? ['x', 'w'] : ['x', 'w', 'b'];
+  const attribute = conv !== undefined ? convAttributes(conv) : matMul ? [] : [{ name: 'transB', type: 2, i: 1 }];
+  const nodes: NodeProto[] = [{ opType: layer.operator, name, input, attribute }];
+  if (matMul && bias !== undefined) nodes.push({ opType: 'Add', name: `${name}/bias`, input: ['product', 'b'] });
   if (activation !== undefined) {
     const softmaxAxis = conv === undefined ? -1 : 1;
     nodes.push({
       opType: ACTIVATION_OPERATORS[activation],
       name: `${name}/${activation}`,
-      input: [output],
-      output: ['y'],
+      input: ['linear'],
       attribute: activation === 'softmax' ? [{ name: 'axis', type: 2, i: softmaxAxis }] : [],
     });
   }
+  nodes.forEach((node, i) => (node.output = [nodes[i + 1]?.input?.[0] ?? 'y']));
   return writeModel({
     nodes,
     inputs: [valueInfoProto('x', 'float32', matMul ? undefined : inputShape(layer))],

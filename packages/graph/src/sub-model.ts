@@ -11,7 +11,7 @@ import { writeModel } from './write-model.js';
 /** Element type and rank of values, as a run of the model showed them. */
 export type ValueTypes = Readonly<Record<string, { readonly dtype: DType; readonly rank: number }>>;
 
-/** `nodes` of `model` with the constants they read: `inputs` → `outputs`. */
+/** `nodes` of `model` with the constants they read: `inputs` → `outputs`, which may be constants too. */
 export function subModel(
   model: OnnxModel,
   nodes: readonly GraphNode[],
@@ -19,7 +19,7 @@ export function subModel(
   outputs: readonly string[],
   types: ValueTypes = {},
 ): ModelFiles {
-  const used = new Set(nodes.flatMap(node => node.reads));
+  const used = new Set([...nodes.flatMap(node => node.reads), ...outputs]);
   const constants = [...model.constants].filter(([name]) => used.has(name));
   // What kofn cannot hold as a tensor (4-bit integers, say) passes through as it is, unless it stands outside.
   const raw = constants.filter(([, proto]) => dtypeOf(proto.dataType) === undefined && !externalRange(proto));
