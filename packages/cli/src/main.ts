@@ -88,7 +88,7 @@ function addDemo(program: Command, running: Running): void {
 async function addWorker(program: Command, args: readonly string[]): Promise<void> {
   if (args[0] === 'worker' || (args[0] === 'help' && args[1] === 'worker')) {
     const { workerCommand } = await import('@kofn/worker');
-    program.addCommand(workerCommand().copyInheritedSettings(program));
+    program.addCommand(workerCommand());
   } else {
     program.command('worker').description('One machine of the cluster: keeps shards and runs them.');
   }
