@@ -4,7 +4,14 @@ export { findCodable, type Codable, type CodableReport, type NotCodable } from '
 export { cutModel, type CodedStep, type Cut, type SegmentStep } from './cut.js';
 export { profile, type NodeProfile } from './profile.js';
 // Layers and shards.
-export { groupsOf, macsOf, outputShape, type ConvAttributes, type LinearLayer } from './linear-layer.js';
+export {
+  groupsOf,
+  macsOf,
+  outputShape,
+  type ConvAttributes,
+  type LayerGeometry,
+  type LinearLayer,
+} from './linear-layer.js';
 export { ACTIVATIONS, layerModel, shardModel, type ActivationName } from './shard-model.js';
 export { extractNode, probeModel, type ValueTypes } from './sub-model.js';
 // The graph itself.

@@ -2,7 +2,7 @@
  * A linear layer as the encoder and the shard models see it: output = weights · input + bias, whatever ONNX node or
  * user object it came from. All shape arithmetic of coded layers is in this file.
  */
-import { formatShape, KofnError, type Shape } from '@kofn/core';
+import { elementCount, formatShape, KofnError, type Shape } from '@kofn/core';
 
 /** Attributes of a convolution, ONNX's Conv semantics; arrays have one entry a spatial dimension (d of them). */
 export interface ConvAttributes {
@@ -32,8 +32,11 @@ export interface LinearLayer {
   readonly conv?: ConvAttributes | undefined;
 }
 
+/** A layer without its weights: all that its shapes depend on. */
+export type LayerGeometry = Omit<LinearLayer, 'weights' | 'bias'>;
+
 /** Groups of the layer: its units are split within each; 1 but for grouped convolutions. */
-export function groupsOf(layer: LinearLayer): number {
+export function groupsOf(layer: Pick<LinearLayer, 'conv'>): number {
   return layer.conv?.groups ?? 1;
 }
 
@@ -41,7 +44,7 @@ export function groupsOf(layer: LinearLayer): number {
  * Shape of the whole output for an input of shape `input`: dense [...leading, fanIn] → [...leading, units]; conv
  * [N, channels, ...spatial] → [N, units, ...]. Throws SHAPE_MISMATCH naming layer, expected and given shape.
  */
-export function outputShape(layer: LinearLayer, input: Shape): number[] {
+export function outputShape(layer: LayerGeometry, input: Shape): number[] {
   if (layer.conv === undefined) {
     if (
       input.length < 1 ||
@@ -63,8 +66,8 @@ export function outputShape(layer: LinearLayer, input: Shape): number[] {
 }
 
 /** Multiply-accumulates of one run that gives an output of shape `output`. */
-export function macsOf(layer: LinearLayer, output: Shape): number {
-  return output.reduce((a, b) => a * b, 1) * layer.fanIn;
+export function macsOf(layer: Pick<LinearLayer, 'fanIn'>, output: Shape): number {
+  return elementCount(output) * layer.fanIn;
 }
 
 function convOutputSize(conv: ConvAttributes, i: number, kernel: number, size: number): number {
@@ -74,7 +77,7 @@ function convOutputSize(conv: ConvAttributes, i: number, kernel: number, size: n
   return Math.floor((size + pads - (conv.dilations[i]! * (kernel - 1) + 1)) / stride) + 1;
 }
 
-function mismatch(layer: LinearLayer, expected: string, given: Shape): KofnError {
+function mismatch(layer: LayerGeometry, expected: string, given: Shape): KofnError {
   return new KofnError(
     'SHAPE_MISMATCH',
     `layer ${layer.name} (${layer.operator}) takes an input of shape ${expected}, got ${formatShape(given)}`,

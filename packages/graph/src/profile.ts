@@ -2,6 +2,7 @@
 import { elementCount, type Shape } from '@kofn/core';
 import { findCodable } from './codable.js';
 import type { OnnxModel } from './graph.js';
+import { macsOf } from './linear-layer.js';
 
 export interface NodeProfile {
   readonly node: string;
@@ -22,7 +23,7 @@ export function profile(model: OnnxModel, shapes: Readonly<Record<string, Shape>
     if (input === undefined || output === undefined) return [];
     return {
       node: report.node,
-      macs: elementCount(output) * report.fanIn,
+      macs: macsOf(report, output),
       weightBytes: report.weightBytes,
       inputBytes: 4 * elementCount(input),
       outputBytes: 4 * elementCount(output),

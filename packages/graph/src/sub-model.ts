@@ -4,9 +4,9 @@ import { findCodable } from './codable.js';
 import { externalRange } from './external-data.js';
 import type { GraphNode, ModelFiles, OnnxModel } from './graph.js';
 import { constantValue } from './onnx.js';
-import { dtypeOf, onnx, valueInfoProto, type ValueInfoProto } from './proto.js';
+import { dtypeOf, onnx, shapeOf, valueInfoProto, type TensorProto, type ValueInfoProto } from './proto.js';
 import { inputShape } from './shard-model.js';
-import { writeModel } from './write-model.js';
+import { writeModel, type Constant } from './write-model.js';
 
 /** Element type and rank of values, as a run of the model showed them. */
 export type ValueTypes = Readonly<Record<string, { readonly dtype: DType; readonly rank: number }>>;
@@ -23,6 +23,7 @@ export function subModel(
   const constants = [...model.constants].filter(([name]) => used.has(name));
   // What kofn cannot hold as a tensor (4-bit integers, say) passes through as it is, unless it stands outside.
   const raw = constants.filter(([, proto]) => dtypeOf(proto.dataType) === undefined && !externalRange(proto));
+  const carried = new Set(raw.map(([name]) => name));
   const sparse = (model.proto.graph?.sparseInitializer ?? []).filter(({ values }) => used.has(values?.name ?? ''));
   if (sparse.length > 0) {
     throw new KofnError('UNSUPPORTED', `${model.origin} has sparse initializers; convert them to dense ones`);
@@ -32,9 +33,7 @@ export function subModel(
     inputs: inputs.map(name => describe(model, name, types)),
     // ONNX Runtime infers the types of outputs.
     outputs: outputs.map(name => declared(model, name) ?? (types[name] ? typed(name, types) : { name })),
-    constants: constants
-      .filter(([, proto]) => !raw.some(([, other]) => other === proto))
-      .map(([name, proto]) => ({ name, value: constantValue(model, proto) })),
+    constants: constants.filter(([name]) => !carried.has(name)).map(([name, proto]) => lazily(model, name, proto)),
     rawConstants: raw.map(([name, proto]) => ({ ...proto, name })),
     like: model.proto,
   });
@@ -75,6 +74,12 @@ export function extractNode(model: OnnxModel, name: string): ModelFiles {
   proto.graph!.input = [onnx.ValueInfoProto.create(input)];
   proto.graph!.output = [onnx.ValueInfoProto.create(valueInfoProto(report.output, 'float32'))];
   return { model: onnx.ModelProto.encode(proto).finish(), weights };
+}
+
+function lazily(model: OnnxModel, name: string, proto: TensorProto): Constant {
+  const dtype = dtypeOf(proto.dataType);
+  if (dtype === undefined) return { name, value: constantValue(model, proto) }; // throws, saying why
+  return { name, dtype, shape: shapeOf(proto), read: () => constantValue(model, proto) };
 }
 
 function describe(model: OnnxModel, name: string, types: ValueTypes): ValueInfoProto {

@@ -2,7 +2,7 @@
  * Writes ONNX models with their weights beside them. Deterministic: the same parts give the same bytes everywhere, since
  * the hash of the bytes is a shard's name.
  */
-import { tensorBytes, type Tensor } from '@kofn/core';
+import { elementBytes, elementCount, tensorBytes, type DType, type Shape, type Tensor } from '@kofn/core';
 import type { ModelFiles } from './graph.js';
 import {
   elementTypeOf,
@@ -20,11 +20,16 @@ const IR_VERSION = 7;
 /** Smaller constants stay in the model. */
 const EXTERNAL_FROM_BYTES = 1024;
 
+/** A constant at hand, or one to read when its turn comes, so that not all are in memory twice. */
+export type Constant =
+  | { readonly name: string; readonly value: Tensor }
+  | { readonly name: string; readonly dtype: DType; readonly shape: Shape; read(): Tensor };
+
 export interface ModelParts {
   readonly nodes: readonly NodeProto[];
   readonly inputs: readonly ValueInfoProto[];
   readonly outputs: readonly ValueInfoProto[];
-  readonly constants: readonly { readonly name: string; readonly value: Tensor }[];
+  readonly constants: readonly Constant[];
   /** Constants to carry over as they are. */
   readonly rawConstants?: readonly TensorProto[];
   /** IR version, opsets and functions to keep; opset 13 when absent. */
@@ -32,33 +37,34 @@ export interface ModelParts {
 }
 
 export function writeModel(parts: ModelParts): ModelFiles {
-  const chunks: Uint8Array[] = [];
-  let offset = 0;
   const initializer: TensorProto[] = [...(parts.rawConstants ?? [])];
-  for (const { name, value } of parts.constants) {
-    const common = { name, dims: [...value.shape], dataType: elementTypeOf(value.dtype) };
-    if (Array.isArray(value.data)) {
-      initializer.push({ ...common, stringData: value.data.map(text => Buffer.from(text, 'utf8')) });
+  const beside: { read: () => Uint8Array; offset: number }[] = [];
+  let end = 0;
+  for (const constant of parts.constants) {
+    const { name, dtype, shape } = 'value' in constant ? { ...constant.value, name: constant.name } : constant;
+    const read = () => ('value' in constant ? constant.value : constant.read());
+    const common = { name, dims: [...shape], dataType: elementTypeOf(dtype) };
+    if (dtype === 'string') {
+      initializer.push({ ...common, stringData: (read().data as string[]).map(text => Buffer.from(text, 'utf8')) });
       continue;
     }
-    const bytes = tensorBytes(value);
-    if (bytes.byteLength < EXTERNAL_FROM_BYTES) {
-      initializer.push({ ...common, rawData: bytes });
+    const byteLength = elementCount(shape) * elementBytes(dtype);
+    if (byteLength < EXTERNAL_FROM_BYTES) {
+      initializer.push({ ...common, rawData: tensorBytes(read()) });
       continue;
     }
-    const padding = (ALIGNMENT_BYTES - (offset % ALIGNMENT_BYTES)) % ALIGNMENT_BYTES;
-    chunks.push(new Uint8Array(padding), bytes);
-    offset += padding;
+    const offset = Math.ceil(end / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+    beside.push({ read: () => tensorBytes(read()), offset });
+    end = offset + byteLength;
     initializer.push({
       ...common,
       dataLocation: 1,
       externalData: [
         { key: 'location', value: 'weights.bin' },
         { key: 'offset', value: String(offset) },
-        { key: 'length', value: String(bytes.byteLength) },
+        { key: 'length', value: String(byteLength) },
       ],
     });
-    offset += bytes.byteLength;
   }
   const model = onnx.ModelProto.create({
     irVersion: parts.like?.irVersion ?? IR_VERSION,
@@ -73,18 +79,13 @@ export function writeModel(parts: ModelParts): ModelFiles {
       initializer,
     },
   });
-  return { model: onnx.ModelProto.encode(model).finish(), weights: joined(chunks, offset) };
+  return { model: onnx.ModelProto.encode(model).finish(), weights: joined(beside, end) };
 }
 
-/** One copy into place; a single chunk without padding is passed on as it is. */
-function joined(chunks: readonly Uint8Array[], byteLength: number): Uint8Array {
-  const filled = chunks.filter(chunk => chunk.byteLength > 0);
-  if (filled.length === 1) return filled[0]!;
+/** Reads one constant at a time into place; a single one is passed on as it is. */
+function joined(parts: readonly { read: () => Uint8Array; offset: number }[], byteLength: number): Uint8Array {
+  if (parts.length === 1) return parts[0]!.read();
   const all = new Uint8Array(byteLength);
-  let at = 0;
-  for (const chunk of chunks) {
-    all.set(chunk, at);
-    at += chunk.byteLength;
-  }
+  for (const { read, offset } of parts) all.set(read(), offset);
   return all;
 }

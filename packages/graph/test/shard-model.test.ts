@@ -1,5 +1,6 @@
 /** Layers and blocks as models: their bytes, and what ONNX Runtime makes of them. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { float32 } from '@kofn/core';
 import { describe, it } from 'mocha';
 import {
@@ -28,6 +29,11 @@ describe('layer and shard models', () => {
     assert.deepEqual(shardModel(layer, block), files);
     assert.equal(files.weights.byteLength, 2400);
     assert.ok(files.model.byteLength < 400);
+    // A shard's name is the hash of its bytes: when they change, every deployed cluster is sent all shards anew.
+    const weights = Float32Array.from({ length: 600 }, (_, i) => i);
+    const fixed = shardModel(layer, { weights, bias: weights.slice(0, 6), units: 6 });
+    const hash = createHash('sha256').update(fixed.model).update(fixed.weights);
+    assert.equal(hash.digest('hex'), 'f1e44fbf39dcc6de3bd62bbda4d9601303c9612946554d596fec85b9aaaed7d4');
   });
 
   it('come back from the file as the layer they were made of', async () => {
