@@ -19,12 +19,16 @@ describe('figures', () => {
     assert.equal(percentile([4, 1, 3, 2], 50), 2);
     assert.equal(percentile([5], 99), 5);
     fc.assert(
-      fc.property(fc.array(fc.double({ noNaN: true }), { minLength: 1 }), fc.integer({ min: 1, max: 100 }), (values, p) => {
-        const found = percentile(values, p)!;
-        const below = values.filter(value => value < found).length;
-        const upTo = values.filter(value => value <= found).length;
-        assert.ok(upTo >= (p / 100) * values.length && below < (p / 100) * values.length);
-      }),
+      fc.property(
+        fc.array(fc.double({ noNaN: true }), { minLength: 1 }),
+        fc.integer({ min: 1, max: 100 }),
+        (values, p) => {
+          const found = percentile(values, p)!;
+          const below = values.filter(value => value < found).length;
+          const upTo = values.filter(value => value <= found).length;
+          assert.ok(upTo >= (p / 100) * values.length && below < (p / 100) * values.length);
+        },
+      ),
     );
   });
 
@@ -53,7 +57,10 @@ describe('figures', () => {
     const text = (value: string) => ({ y: tensor('string', [1], [value]) });
     assert.equal(compareOutputs(text('a'), text('a'))['y']!.maxRelError, 0);
     assert.equal(compareOutputs(text('a'), text('b'))['y']!.maxRelError, Infinity);
-    assert.throws(() => compareOutputs({ y: floats(1, 2) }, { y: floats(1) }), /gives float32 \[1\].*coded one float32 \[2\]/);
+    assert.throws(
+      () => compareOutputs({ y: floats(1, 2) }, { y: floats(1) }),
+      /gives float32 \[1\].*coded one float32 \[2\]/,
+    );
     assert.throws(() => compareOutputs({}, { y: floats(1) }), /the coded one nothing/);
   });
 
@@ -88,8 +95,14 @@ describe('figures', () => {
     assert.equal(tally.computedHere, 4);
     assert.equal(tally.maxRelError, 2e-4);
     assert.equal(tally.ms(99), 30);
-    assert.equal(tally.ms(50, request => request < 2), 10);
-    assert.equal(tally.ms(50, request => request > 2), null);
+    assert.equal(
+      tally.ms(50, request => request < 2),
+      10,
+    );
+    assert.equal(
+      tally.ms(50, request => request > 2),
+      null,
+    );
     assert.equal(tally.msOf(1), null);
     assert.equal(jsonNumber(Infinity), 'Infinity');
   });
@@ -106,11 +119,23 @@ describe('figures', () => {
   });
 
   it('formats figures for people', () => {
-    assert.deepEqual([formatMs(null), formatMs(0.004), formatMs(3.14159), formatMs(250.4)], ['-', '<0.01', '3.14', '250']);
+    assert.deepEqual(
+      [formatMs(null), formatMs(0.004), formatMs(3.14159), formatMs(250.4)],
+      ['-', '<0.01', '3.14', '250'],
+    );
     assert.deepEqual([formatBytes(999), formatBytes(1500), formatBytes(144e6)], ['999 B', '1.5 kB', '144 MB']);
     assert.deepEqual([formatCount(12), formatCount(28.9e6), formatCount(undefined)], ['12', '28.9 M', '-']);
     assert.deepEqual([formatError(0), formatError(1.23e-6), formatError('Infinity')], ['0', '1.2e-6', 'Infinity']);
-    assert.match(table(['a', 'b'], [['x', '1'], ['y', '10']]), /x.*│\s+1 │/);
+    assert.match(
+      table(
+        ['a', 'b'],
+        [
+          ['x', '1'],
+          ['y', '10'],
+        ],
+      ),
+      /x.*│\s+1 │/,
+    );
   });
 
   it('bad input exits with 2, a failure with 1; an error is one line, with its stack only for debugging', () => {

@@ -84,7 +84,11 @@ describe('pictures as inputs', () => {
     throwsCode(() => pictureTensor(PICTURE, input([1, 2, 2, 3]), NCHW, 'a.png'), 'SHAPE_MISMATCH', /takes 2/);
     throwsCode(() => pictureTensor(PICTURE, input([1, 3, 2, 3], 'int64'), NCHW, 'a.png'), 'DTYPE_MISMATCH', /int64/);
     const two: ImageOptions = { layout: 'nchw', std: [1, 2] };
-    throwsCode(() => pictureTensor(PICTURE, input([1, 3, 2, 3]), two, 'a.png'), 'INVALID_ARGUMENT', /--std has 2 values/);
+    throwsCode(
+      () => pictureTensor(PICTURE, input([1, 3, 2, 3]), two, 'a.png'),
+      'INVALID_ARGUMENT',
+      /--std has 2 values/,
+    );
     const zero: ImageOptions = { layout: 'nchw', std: [0] };
     throwsCode(() => pictureTensor(PICTURE, input([1, 3, 2, 3]), zero, 'a.png'), 'INVALID_ARGUMENT', /divides by zero/);
   });

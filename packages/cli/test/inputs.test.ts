@@ -57,9 +57,21 @@ describe('inputs of a model', () => {
     );
     assert.equal(source.drawn, false);
     const { a, b, c } = source.forRequest(5);
-    assert.deepEqual([a!.shape, [...a!.data]], [[1, 3], [1, 2, 3]]);
+    assert.deepEqual(
+      [a!.shape, [...a!.data]],
+      [
+        [1, 3],
+        [1, 2, 3],
+      ],
+    );
     assert.deepEqual([b!.dtype, b!.shape, [...b!.data]], ['int64', [1, 2], [4n, 5n]]);
-    assert.deepEqual([c!.shape, [...c!.data]], [[1, 1, 1, 2], [1, 1]]);
+    assert.deepEqual(
+      [c!.shape, [...c!.data]],
+      [
+        [1, 1, 1, 2],
+        [1, 1],
+      ],
+    );
   });
 
   it('draws what is missing: the same by seed and request, open sizes 1 or as in another input', async () => {
@@ -103,7 +115,11 @@ describe('inputs of a model', () => {
     const expected = [float('x', 'batch', 3)];
     await rejects(open(expected, []), 'INVALID_ARGUMENT', /"x" is missing.*--input x=FILE.*--random/, takes);
     await rejects(open(expected, [{ name: 'y', file: good }]), 'INVALID_ARGUMENT', /no input "y"/, takes);
-    await rejects(open(expected, [{ name: 'x', file: byte }]), 'DTYPE_MISMATCH', /byte\.npy.*uint8.*astype\('float32'\)/);
+    await rejects(
+      open(expected, [{ name: 'x', file: byte }]),
+      'DTYPE_MISMATCH',
+      /byte\.npy.*uint8.*astype\('float32'\)/,
+    );
     const wide = write('wide.npy', writeNpy(tensor('float32', [1, 4], new Float32Array(4))));
     await rejects(open(expected, [{ name: 'x', file: wide }]), 'SHAPE_MISMATCH', /wide\.npy.*\[batch,3\].*\[1,4\]/);
     const none = path.join(folder, 'none.npy');

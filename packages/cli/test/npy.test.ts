@@ -16,7 +16,11 @@ const NUMPY: { what: string; base64: string; expected: Tensor }[] = [
     what: 'int16 in Fortran order',
     base64:
       'k05VTVBZAQB2AHsnZGVzY3InOiAnPGkyJywgJ2ZvcnRyYW5fb3JkZXInOiBUcnVlLCAnc2hhcGUnOiAoMiwgMywgNCksIH0gICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoAAAwABAAQAAgAFAABAA0ABQARAAkAFQACAA4ABgASAAoAFgADAA8ABwATAAsAFwA=',
-    expected: tensor('int16', [2, 3, 4], Int16Array.from({ length: 24 }, (_, i) => i)),
+    expected: tensor(
+      'int16',
+      [2, 3, 4],
+      Int16Array.from({ length: 24 }, (_, i) => i),
+    ),
   },
   {
     what: 'big-endian int32, version 2.0',
