@@ -2,11 +2,12 @@
  * The server's end of a channel over gRPC: handlers of bytes by method (channel.ts is the contract), with health and
  * reflection beside them.
  */
+import type { Readable } from 'node:stream';
 import { loadSync } from '@grpc/proto-loader';
-import { Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
+import { Metadata, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
 import type * as grpc from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
-import { abortable, KofnError, systemClock, type Clock } from '@kofn/core';
+import { abortable, KofnError, systemClock, throwIfAborted, type Clock } from '@kofn/core';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
 import type { CallContext, MethodPath, ServiceHandlers } from './channel.js';
 import { widenServerWindow } from './flow-control.js';
@@ -149,13 +150,23 @@ function contextOf(call: {
   return { signal: controller.signal, peer: call.getPeer() };
 }
 
-async function* messagesOf(call: AsyncIterable<Buffer>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-  const iterator = call[Symbol.asyncIterator]();
+/** Ends when the caller half-closed; throws the signal's reason when it cancelled or is gone. */
+async function* messagesOf(
+  call: Readable & { sendMetadata(metadata: Metadata): void },
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  // Left to itself, the iterator destroys a duplex when its readable side ends, and the status would never be sent.
+  const iterator = call.iterator({ destroyOnReturn: false }) as AsyncIterableIterator<Buffer>;
   for (;;) {
     const next = await abortable(iterator.next(), signal);
-    if (next.done === true) return;
+    if (next.done === true) break;
     yield next.value;
   }
+  // A reset stream ends like a half-closed one, and only later says that it was cancelled. Sending the headers makes
+  // grpc-js look, and tell it in the next tick.
+  call.sendMetadata(new Metadata());
+  await new Promise(resolve => setImmediate(resolve));
+  throwIfAborted(signal);
 }
 
 function identity(bytes: Buffer): Buffer {

@@ -1,0 +1,204 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import net, { type AddressInfo } from 'node:net';
+import { describe, it } from 'mocha';
+import { ERROR_CODES, KofnError } from '@kofn/core';
+import { connectChannel } from '../src/grpc-channel.js';
+import { listenGrpc } from '../src/grpc-server.js';
+import { CLIENT_STREAM, deferred, DUPLEX, handlers, pair, text, UNARY } from './harness.js';
+
+const HELLO = Buffer.from('hello');
+
+describe('gRPC channel', () => {
+  it('carries unary calls, client streams and duplex streams', async () => {
+    await using ends = await pair(
+      handlers({
+        unary: request => Promise.resolve(Buffer.concat([request, HELLO])),
+        clientStream: async messages => {
+          const parts: Uint8Array[] = [];
+          for await (const message of messages) parts.push(message);
+          return Buffer.concat(parts);
+        },
+        duplex: async stream => {
+          for await (const message of stream.messages) await stream.send(Buffer.from(text(message).toUpperCase()));
+        },
+      }),
+    );
+    const { channel } = ends;
+    await channel.ready({ deadlineMs: 10_000 });
+    assert.equal(text(await channel.unary(UNARY, Buffer.from('a '))), 'a hello');
+    const parts = async function* () {
+      for (const part of ['x', 'y', 'z']) yield await Promise.resolve(Buffer.from(part));
+    };
+    assert.equal(text(await channel.clientStream(CLIENT_STREAM, parts())), 'xyz');
+    const replies: string[] = [];
+    const end = deferred<KofnError | undefined>();
+    const call = channel.duplex(DUPLEX, {
+      onMessage: message => replies.push(text(message)),
+      onEnd: error => end.resolve(error),
+    });
+    await call.send(Buffer.from('a'));
+    await call.send(Buffer.from('b'));
+    call.end();
+    assert.equal(await end.promise, undefined);
+    assert.deepEqual(replies, ['A', 'B']);
+    await assert.rejects(call.send(HELLO), { code: 'UNAVAILABLE' });
+  });
+
+  it('carries every error code and its message to the caller', async () => {
+    await using ends = await pair(
+      handlers({
+        unary: request => {
+          const code = ERROR_CODES.find(known => known === text(request))!;
+          return Promise.reject(new KofnError(code, `because of ${code}: 100 % sure, ü`));
+        },
+      }),
+    );
+    for (const code of ERROR_CODES) {
+      const message = `because of ${code}: 100 % sure, ü`;
+      await assert.rejects(ends.channel.unary(UNARY, Buffer.from(code)), { name: 'KofnError', code, message });
+    }
+  });
+
+  it('names who cannot be reached, and a method that is not there', async () => {
+    await using ends = await pair(handlers({ unary: request => Promise.resolve(request) }));
+    await assert.rejects(ends.channel.unary('/test.Service/Other', HELLO), { code: 'PROTOCOL' });
+    const free = net.createServer().listen(0, '127.0.0.1');
+    await once(free, 'listening');
+    const address = `127.0.0.1:${(free.address() as AddressInfo).port}`;
+    free.close();
+    await once(free, 'close');
+    await using channel = connectChannel(address);
+    const unreachable = { code: 'UNAVAILABLE', message: new RegExp(address) };
+    await assert.rejects(channel.ready({ deadlineMs: 10_000 }), unreachable);
+    await assert.rejects(channel.unary(UNARY, HELLO), unreachable);
+  });
+
+  it('refuses a message over the limit at either end, and goes on', async () => {
+    await using ends = await pair(
+      handlers({
+        unary: request => Promise.resolve(request),
+        duplex: async stream => {
+          for await (const message of stream.messages) await stream.send(message);
+        },
+      }),
+      { maxMessageBytes: 4096, serverMaxMessageBytes: 1024 },
+    );
+    const { channel } = ends;
+    await assert.rejects(channel.unary(UNARY, new Uint8Array(4097)), {
+      code: 'RESOURCE_EXHAUSTED',
+      message: /4097 bytes .*4096 bytes/,
+    });
+    await assert.rejects(channel.unary(UNARY, new Uint8Array(2000)), { code: 'RESOURCE_EXHAUSTED' });
+    const reply = deferred<Uint8Array>();
+    const call = channel.duplex(DUPLEX, { onMessage: reply.resolve, onEnd: reply.reject });
+    await assert.rejects(call.send(new Uint8Array(4097)), { code: 'RESOURCE_EXHAUSTED' });
+    await call.send(HELLO); // the stream lives on
+    assert.deepEqual(Buffer.from(await reply.promise), HELLO);
+    assert.equal((await channel.unary(UNARY, new Uint8Array(1000))).byteLength, 1000);
+  });
+
+  it('ends a call at its deadline or its signal, and tells the server', async () => {
+    const seen: { started: () => void; gone: () => void }[] = [];
+    await using ends = await pair(
+      handlers({
+        unary: async (request, { signal }) => {
+          const call = seen.shift()!;
+          call.started();
+          await new Promise<void>(resolve => signal.addEventListener('abort', () => resolve()));
+          call.gone();
+          return request;
+        },
+      }),
+    );
+    const { channel } = ends;
+    await channel.ready({ deadlineMs: 10_000 });
+    const next = () => {
+      const [started, gone] = [deferred(), deferred()];
+      seen.push({ started: started.resolve, gone: gone.resolve });
+      return { started: started.promise, gone: gone.promise };
+    };
+    const late = next();
+    await assert.rejects(channel.unary(UNARY, HELLO, { deadlineMs: 50 }), { code: 'DEADLINE_EXCEEDED' });
+    await late.gone;
+    const cancelled = next();
+    const controller = new AbortController();
+    const call = channel.unary(UNARY, HELLO, { signal: controller.signal });
+    const outcome = assert.rejects(call, { code: 'CANCELLED', message: 'not any more' });
+    await cancelled.started;
+    controller.abort(new KofnError('CANCELLED', 'not any more'));
+    await outcome;
+    await cancelled.gone;
+    const disposed = next();
+    const pending = assert.rejects(channel.unary(UNARY, HELLO), { code: 'CANCELLED', message: /closed/ });
+    await disposed.started;
+    await channel[Symbol.asyncDispose]();
+    await pending;
+    await disposed.gone;
+    await assert.rejects(channel.unary(UNARY, HELLO), { code: 'CANCELLED' });
+  });
+
+  it('does not pass off a source that failed as a whole transfer', async () => {
+    const [arrived, outcome] = [deferred(), deferred<string>()];
+    await using ends = await pair(
+      handlers({
+        clientStream: async messages => {
+          try {
+            for await (const _ of messages) arrived.resolve();
+            outcome.resolve('complete');
+          } catch (error) {
+            outcome.resolve(KofnError.from(error).code);
+            throw error;
+          }
+          return HELLO;
+        },
+      }),
+    );
+    const source = async function* () {
+      yield HELLO;
+      await arrived.promise;
+      throw new KofnError('INVALID_MODEL', 'half of it was missing');
+    };
+    await assert.rejects(ends.channel.clientStream(CLIENT_STREAM, source()), { code: 'INVALID_MODEL' });
+    assert.equal(await outcome.promise, 'CANCELLED');
+  });
+
+  it('stops reading its source when the other end has answered', async () => {
+    await using ends = await pair(handlers({ clientStream: () => Promise.resolve(HELLO) }));
+    const returned = deferred();
+    const endless = async function* () {
+      try {
+        for (;;) yield await Promise.resolve(new Uint8Array(2 ** 20));
+      } finally {
+        returned.resolve();
+      }
+    };
+    assert.deepEqual(Buffer.from(await ends.channel.clientStream(CLIENT_STREAM, endless())), HELLO);
+    await returned.promise;
+  });
+
+  it('tells when the connection breaks', async () => {
+    const ends = await pair(handlers({ unary: request => Promise.resolve(request) }));
+    await ends.channel.ready({ deadlineMs: 10_000 });
+    const broken = deferred<KofnError>();
+    ends.channel.onBroken(broken.resolve);
+    const stop = ends.channel.onBroken(() => broken.reject(new Error('called after it was stopped')));
+    stop();
+    await ends.server.close(0);
+    assert.equal((await broken.promise).code, 'UNAVAILABLE');
+    await ends[Symbol.asyncDispose]();
+  });
+
+  it('says which port is taken, and what to do', async () => {
+    await using ends = await pair(handlers({}));
+    const { port, address } = ends.server;
+    await assert.rejects(listenGrpc(handlers({}), { host: '127.0.0.1', port }), {
+      code: 'ADDRESS_IN_USE',
+      message: new RegExp(`${address} is taken.*choose another port`),
+    });
+    await assert.rejects(listenGrpc(handlers({}), { host: '192.0.2.1', port: 0 }), {
+      code: 'INVALID_ARGUMENT',
+      message: /192\.0\.2\.1/,
+    });
+  });
+});

@@ -1,0 +1,153 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'mocha';
+import { float32, KofnError, type Tensor } from '@kofn/core';
+import type { MethodPath, ServerDuplex, ServiceHandlers } from '../src/channel.js';
+import { InferStream } from '../src/infer-stream.js';
+import { codecs, METHODS, type InferRequestMessage } from '../src/protos.js';
+import { deferred, pair } from './harness.js';
+
+const x = float32([2], Float32Array.of(1, 2));
+
+/** A server that hands each request of its one stream to `onRequest`. */
+function server(onRequest: (request: InferRequestMessage, stream: ServerDuplex) => Promise<void>): ServiceHandlers {
+  const serve = async (stream: ServerDuplex) => {
+    for await (const message of stream.messages) await onRequest(codecs.inferRequest.decode(message), stream);
+  };
+  return {
+    unary: new Map(),
+    clientStream: new Map(),
+    duplex: new Map<MethodPath, typeof serve>([[METHODS.modelStreamInfer, serve]]),
+  };
+}
+
+function echo(request: InferRequestMessage, stream: ServerDuplex): Promise<void> {
+  const { id, inputs, raw_input_contents: raw } = request;
+  const response = { id, model_name: request.model_name, outputs: inputs, raw_output_contents: raw };
+  return stream.send(codecs.streamResponse.encode({ error_message: '', infer_response: response }));
+}
+
+describe('InferStream', () => {
+  it('tells many requests apart on one stream, whatever the order of the replies', async () => {
+    const held: (() => Promise<void>)[] = [];
+    let streams = 0;
+    const seen = new Set<ServerDuplex>();
+    await using ends = await pair(
+      server(async (request, stream) => {
+        if (!seen.has(stream)) streams = seen.add(stream).size;
+        held.push(() => echo(request, stream));
+        if (held.length === 5) for (const reply of held.reverse()) await reply();
+      }),
+    );
+    const stream = new InferStream(ends.channel, { canCancel: true });
+    const replies = await Promise.all(
+      [0, 1, 2, 3, 4].map(i =>
+        stream.infer({ model: 'm', inputs: { x: float32([1], Float32Array.of(i)) }, timeoutMs: 5_000 }),
+      ),
+    );
+    assert.deepEqual(
+      replies.map(({ outputs }) => outputs['x']!.data[0]),
+      [0, 1, 2, 3, 4],
+    );
+    assert.equal(streams, 1);
+    assert.ok(replies.every(({ bytesSent, bytesReceived }) => bytesSent > 8 && bytesReceived > 8));
+    stream.close();
+    await assert.rejects(stream.infer({ model: 'm', inputs: { x } }), { code: 'CANCELLED' });
+  });
+
+  it('sends the timeout in microseconds and tells when the frame is written', async () => {
+    const request = deferred<InferRequestMessage>();
+    await using ends = await pair(
+      server((message, stream) => {
+        request.resolve(message);
+        return echo(message, stream);
+      }),
+    );
+    const stream = new InferStream(ends.channel, { canCancel: true });
+    let writtenBytes = 0;
+    const options = { onWritten: (bytes: number) => (writtenBytes = bytes) };
+    const { bytesSent } = await stream.infer({ model: 'shard', inputs: { x }, timeoutMs: 1.5 }, options);
+    const { parameters, model_name: model } = await request.promise;
+    assert.equal(model, 'shard');
+    assert.equal(Number(parameters['timeout']!.int64_param), 1500);
+    assert.equal(writtenBytes, bytesSent);
+    stream.close();
+  });
+
+  for (const canCancel of [true, false]) {
+    it(`rejects at once on abort and ${canCancel ? 'cancels there' : 'sends a stock peer no cancel frame'}`, async () => {
+      const arrived = deferred();
+      const frames: InferRequestMessage[] = [];
+      await using ends = await pair(
+        server(async (request, stream) => {
+          frames.push(request);
+          if (frames.length === 1) return arrived.resolve();
+          if (request.parameters['kofn_cancel']) return;
+          await echo(frames[0]!, stream); // the reply that comes too late
+          await echo(request, stream);
+        }),
+      );
+      const stream = new InferStream(ends.channel, { canCancel });
+      const controller = new AbortController();
+      const call = stream.infer({ model: 'm', inputs: { x } }, { signal: controller.signal });
+      const outcome = assert.rejects(call, { code: 'DEADLINE_EXCEEDED', message: 'too late' });
+      await arrived.promise;
+      controller.abort(new KofnError('DEADLINE_EXCEEDED', 'too late'));
+      await outcome;
+      await stream.infer({ model: 'm', inputs: { x } });
+      assert.equal(stream.lateReplies, 1);
+      const cancels = frames.filter(frame => frame.parameters['kofn_cancel']?.bool_param === true);
+      assert.deepEqual(
+        cancels.map(frame => frame.id),
+        canCancel ? [frames[0]!.id] : [],
+      );
+      stream.close();
+    });
+  }
+
+  it('rejects with the code and message of an error reply', async () => {
+    await using ends = await pair(
+      server((request, stream) => {
+        const parameters = { kofn_code: { string_param: 'NOT_FOUND' } };
+        const response = request.model_name === 'stock' ? { id: request.id } : { id: request.id, parameters };
+        return stream.send(codecs.streamResponse.encode({ error_message: 'no such shard', infer_response: response }));
+      }),
+    );
+    const stream = new InferStream(ends.channel, { canCancel: true });
+    const message = 'no such shard';
+    await assert.rejects(stream.infer({ model: 'm', inputs: { x } }), { code: 'NOT_FOUND', message });
+    await assert.rejects(stream.infer({ model: 'stock', inputs: { x } }), { code: 'ENGINE', message });
+    stream.close();
+  });
+
+  it('rejects a reply whose tensors lie, and only that one', async () => {
+    let requests = 0;
+    await using ends = await pair(
+      server((request, stream) =>
+        echo(++requests === 1 ? { ...request, raw_input_contents: [new Uint8Array(3)] } : request, stream),
+      ),
+    );
+    const stream = new InferStream(ends.channel, { canCancel: true });
+    await assert.rejects(stream.infer({ model: 'm', inputs: { x } }), { code: 'PROTOCOL', message: /"x"/ });
+    const { outputs } = await stream.infer({ model: 'm', inputs: { x } });
+    assert.deepEqual((outputs['x'] as Tensor).data, x.data);
+    stream.close();
+  });
+
+  it('rejects all that is pending when the stream ends, and opens another for the next', async () => {
+    let requests = 0;
+    await using ends = await pair(
+      server((request, stream) => {
+        requests++;
+        if (requests === 3) return Promise.reject(new KofnError('UNAVAILABLE', 'this worker is shutting down'));
+        return requests > 3 ? echo(request, stream) : Promise.resolve();
+      }),
+    );
+    const stream = new InferStream(ends.channel, { canCancel: true });
+    const calls = [1, 2, 3].map(() =>
+      assert.rejects(stream.infer({ model: 'm', inputs: { x } }), { code: 'UNAVAILABLE' }),
+    );
+    await Promise.all(calls);
+    assert.equal((await stream.infer({ model: 'm', inputs: { x } })).outputs['x']!.dtype, 'float32');
+    stream.close();
+  });
+});

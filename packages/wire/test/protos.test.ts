@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'mocha';
+import { codecs, METHODS, protoDefinition } from '../src/protos.js';
+
+/** A protobuf field: tag byte(s) and, for length-delimited ones, the length. Written by hand from the encoding's spec. */
+function field(number: number, wireType: 0 | 2, ...bytes: (number | string)[]): number[] {
+  const body = bytes.flatMap(part => (typeof part === 'string' ? [...Buffer.from(part)] : [part]));
+  return wireType === 2 ? [(number << 3) | 2, body.length, ...body] : [number << 3, ...body];
+}
+
+describe('protos', () => {
+  it('writes a ModelInferRequest in the field numbers of the Open Inference Protocol', () => {
+    const encoded = codecs.inferRequest.encode({
+      model_name: 'm',
+      id: '7',
+      parameters: { timeout: { int64_param: 5 } },
+      inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 2] }],
+      raw_input_contents: [Uint8Array.of(9, 8)],
+    });
+    assert.deepEqual(
+      [...encoded],
+      [
+        ...field(1, 2, 'm'),
+        ...field(3, 2, '7'),
+        ...field(4, 2, ...field(1, 2, 'timeout'), ...field(2, 2, ...field(2, 0, 5))),
+        ...field(5, 2, ...field(1, 2, 'x'), ...field(2, 2, 'FP32'), ...field(3, 2, 1, 2)),
+        ...field(7, 2, 9, 8),
+      ],
+    );
+  });
+
+  it('reads a ModelInferResponse in those numbers, raw contents as views of the message', () => {
+    const bytes = Buffer.from([
+      ...field(1, 2, 'm'),
+      ...field(2, 2, '1'),
+      ...field(3, 2, '7'),
+      ...field(5, 2, ...field(1, 2, 'y'), ...field(2, 2, 'INT8'), ...field(3, 2, 2)),
+      ...field(6, 2, 4, 5),
+    ]);
+    const message = codecs.inferResponse.decode(bytes);
+    assert.equal(message.model_version, '1');
+    assert.deepEqual(
+      message.outputs.map(({ name, datatype, shape }) => ({ name, datatype, shape: shape.map(Number) })),
+      [{ name: 'y', datatype: 'INT8', shape: [2] }],
+    );
+    const [raw] = message.raw_output_contents;
+    assert.deepEqual([...raw!], [4, 5]);
+    assert.equal(raw!.buffer, bytes.buffer);
+  });
+
+  it('writes typed contents, stream replies and repository messages in Triton’s numbers', () => {
+    const request = codecs.inferRequest.decode(
+      Buffer.from(field(5, 2, ...field(1, 2, 'x'), ...field(5, 2, ...field(2, 2, 3), ...field(8, 2, 'a')))),
+    );
+    assert.deepEqual(request.inputs[0]!.contents!.int_contents, [3]);
+    assert.equal(Buffer.from(request.inputs[0]!.contents!.bytes_contents[0]!).toString(), 'a');
+    assert.deepEqual(
+      [...codecs.streamResponse.encode({ error_message: 'e', infer_response: { id: '7' } })],
+      [...field(1, 2, 'e'), ...field(2, 2, ...field(3, 2, '7'))],
+    );
+    assert.deepEqual(
+      [...codecs.repositoryIndex.encode({ models: [{ name: 'n', version: '1', state: 's', reason: 'r' }] })],
+      field(1, 2, ...field(1, 2, 'n'), ...field(2, 2, '1'), ...field(3, 2, 's'), ...field(4, 2, 'r')),
+    );
+    assert.deepEqual([...codecs.repositoryModel.encode({ model_name: 'n' })], field(2, 2, 'n'));
+    assert.deepEqual([...codecs.repositoryIndexRequest.encode({ ready: true })], field(2, 0, 1));
+    assert.deepEqual(
+      [...codecs.serverMetadata.encode({ name: 'n', version: 'v', extensions: ['e'] })],
+      [...field(1, 2, 'n'), ...field(2, 2, 'v'), ...field(3, 2, 'e')],
+    );
+  });
+
+  it('has a method path for each RPC of both services, and no other', () => {
+    const services = ['inference.GRPCInferenceService', 'kofn.v1.ShardStore'].map(
+      name => protoDefinition[name] as Record<string, { path: string }>,
+    );
+    const paths = services.flatMap(service => Object.values(service).map(method => method.path));
+    assert.deepEqual(Object.values(METHODS).sort(), paths.sort());
+  });
+
+  it('refuses bytes that are no such message', () => {
+    assert.throws(() => codecs.inferRequest.decode(Uint8Array.of(0x3a, 0x05, 0x61)), { code: 'PROTOCOL' });
+  });
+});
