@@ -50,6 +50,31 @@ describe('no orphan workers', () => {
     sandbox.assertNothingLeft();
   });
 
+  it('Ctrl-C while the workers start', async () => {
+    using sandbox = new Sandbox();
+    const watcher = watch(sandbox.folder);
+    const child = sandbox.start(['run', MODEL, '--local', '3', '--random', '1', '--layers', 'auto']);
+    const end = ended(child);
+    for (let started = ''; !started.startsWith('kofn-worker');) {
+      [, started] = (await once(watcher, 'change')) as [string, string];
+    }
+    watcher.close();
+    child.kill('SIGINT');
+    const { code, stderr } = await end;
+    assert.equal(code, 130, stderr);
+    sandbox.assertNothingLeft();
+  });
+
+  it('a second Ctrl-C ends it at once, and the workers with it', async () => {
+    using sandbox = new Sandbox();
+    const { child, end } = await running(sandbox);
+    child.kill('SIGINT');
+    child.kill('SIGTERM');
+    const { code, stderr } = await end;
+    assert.ok(code === 130 || code === 143, `exit ${code}: ${stderr}`);
+    await sandbox.untilNoProcess();
+  });
+
   it('SIGKILL of the parent: the workers end by themselves', async () => {
     using sandbox = new Sandbox();
     const { child, end } = await running(sandbox);

@@ -7,9 +7,9 @@ import { readNpy } from './io/npy.js';
 export interface DemoData {
   readonly modelPath: string;
   /** Input tensors of picture i: `image`, float32 [1,1,28,28], pixel / 255. */
-  inputs(index: number): Tensors;
+  readonly inputs: (index: number) => Tensors;
   /** Class of picture i, 0 to 9. */
-  label(index: number): number;
+  readonly label: (index: number) => number;
   readonly count: number;
 }
 

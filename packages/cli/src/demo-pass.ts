@@ -66,7 +66,7 @@ export async function demoPass(options: PassOptions): Promise<DemoFigures> {
   const start = systemClock.now();
   {
     const shown = () => ({
-      p50: formatMs(tally.ms(50)),
+      p50: formatMs(tally.recentP50Ms()),
       lost: String(tally.failures.length),
       workers: lamps(workers.cluster.workers),
     });
@@ -86,7 +86,7 @@ export async function demoPass(options: PassOptions): Promise<DemoFigures> {
         tally.compare(compareOutputs(outputs, expected[request]!));
         if (argmax(outputs['logits']!) === data.label(request)) right++;
       }
-      progress.update(request + 1, shown());
+      progress.update(request + 1, shown);
     }
   }
   const [{ hit } = { hit: false }] = workers.kills.outcomes;

@@ -23,7 +23,7 @@ export interface InputSource {
   /** Whether requests differ: at least one input is drawn. */
   readonly drawn: boolean;
   /** What request `request` runs on. Drawn inputs take the seed + `request`. */
-  forRequest(request: number): Tensors;
+  readonly forRequest: (request: number) => Tensors;
 }
 
 /**

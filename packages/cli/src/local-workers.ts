@@ -183,7 +183,11 @@ class Child {
   /** For when this process exits without having closed it. */
   abandon(): void {
     this.signal('SIGKILL');
-    this.#removeDir?.();
+    try {
+      this.#removeDir?.();
+    } catch {
+      // The process is ending; it may still have been writing.
+    }
   }
 
   async #untilReady(index: number): Promise<void> {

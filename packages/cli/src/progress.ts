@@ -2,8 +2,8 @@
 import cliProgress from 'cli-progress';
 
 export interface Progress extends Disposable {
-  /** `values` fill the places in the bar's format. */
-  update(done: number, values?: Readonly<Record<string, string>>, total?: number): void;
+  /** `values` fill the places in the bar's format; only called when there is a bar. */
+  update(done: number, values?: () => Readonly<Record<string, string>>): void;
 }
 
 const SILENT: Progress = { update: () => undefined, [Symbol.dispose]: () => undefined };
@@ -17,10 +17,7 @@ export function openProgress(format: string, total: number, values: Readonly<Rec
   );
   bar.start(total, 0, values);
   return {
-    update(done, now = {}, newTotal) {
-      if (newTotal !== undefined) bar.setTotal(newTotal);
-      bar.update(done, now);
-    },
+    update: (done, now) => bar.update(done, now?.() ?? {}),
     [Symbol.dispose]: () => bar.stop(),
   };
 }

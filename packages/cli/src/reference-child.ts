@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import type { DType, Tensor, Tensors, TypedArray } from '@kofn/core';
+import type { DType, Tensor, Tensors } from '@kofn/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-common';
 
 export interface OpenCommand {
@@ -104,5 +104,5 @@ function toRuntime({ dtype, shape, data }: Tensor, TensorClass: TensorConstructo
 function fromRuntime({ type, dims, data }: OrtTensor): Tensor {
   const bits = data as Uint16Array;
   const values = type === 'float16' ? new Uint16Array(bits.buffer, bits.byteOffset, bits.length) : data;
-  return { dtype: type as DType, shape: dims, data: values as TypedArray | string[] };
+  return { dtype: type as DType, shape: dims, data: values };
 }

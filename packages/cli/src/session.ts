@@ -79,7 +79,7 @@ export class Workers implements AsyncDisposable {
       cluster: this.cluster,
       onProgress({ layer, layerNumber, layerCount, sentBytes, totalBytes }) {
         const done = (layerNumber + (totalBytes === 0 ? 1 : sentBytes / totalBytes)) / layerCount;
-        progress.update(done, { layer, sent: formatBytes(sentBytes) });
+        progress.update(done, () => ({ layer, sent: formatBytes(sentBytes) }));
       },
     });
   }

@@ -4,6 +4,8 @@ import type { RunReport } from '@kofn/master';
 import { WRONG_ABOVE, type OutputError } from './compare.js';
 import { largest, percentile, roundMs } from './stats.js';
 
+const RECENT = 100;
+
 export interface RequestTime {
   readonly request: number;
   readonly ms: number;
@@ -71,6 +73,12 @@ export class Tally {
   ms(percent: number, counts: (request: number) => boolean = () => true): number | null {
     const values = this.times.filter(({ request }) => counts(request)).map(({ ms }) => ms);
     return roundMs(percentile(values, percent));
+  }
+
+  /** Median of the latest answers, for a display that follows. */
+  recentP50Ms(): number | null {
+    const recent = this.times.slice(-RECENT).map(({ ms }) => ms);
+    return percentile(recent, 50);
   }
 
   msOf(request: number): number | null {

@@ -1,0 +1,70 @@
+/** The packages as npm would publish them, installed in a fresh folder: nothing that they need is missing from them. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, it } from 'mocha';
+import { ended, json, ROOT, Sandbox, type Ended } from './command.js';
+
+const OFFLINE = /ENOTFOUND|EAI_AGAIN|ENETUNREACH|ECONNREFUSED|ETIMEDOUT|ENOTCACHED/;
+
+describe('the packed packages', () => {
+  it('install into a fresh folder, run the demo and serve the library', async function () {
+    this.timeout(300_000);
+    using sandbox = new Sandbox();
+    const packed = await npm(sandbox, ROOT, 'pack', '--workspaces', '--pack-destination', sandbox.files);
+    assert.equal(packed.code, 0, packed.stderr);
+    const tarballs = readdirSync(sandbox.files).filter(name => name.endsWith('.tgz'));
+    assert.equal(tarballs.length, 8);
+
+    writeFileSync(path.join(sandbox.files, 'package.json'), JSON.stringify({ private: true, type: 'module' }));
+    const installed = await npm(
+      sandbox,
+      sandbox.files,
+      ...['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund'],
+      ...tarballs.map(name => `./${name}`),
+    );
+    if (installed.code !== 0 && OFFLINE.test(installed.stderr)) {
+      console.error('      skipped: npm reaches no registry, and its cache does not hold every dependency');
+      this.skip();
+    }
+    assert.equal(installed.code, 0, installed.stderr);
+
+    const demo = await npm(
+      sandbox,
+      sandbox.files,
+      'exec',
+      '--offline',
+      '--',
+      'kofn',
+      'demo',
+      '--requests',
+      '30',
+      '--json',
+    );
+    assert.equal(demo.code, 0, demo.stderr);
+    const { lost, wrong, kill } = json<{ lost: number; wrong: number; kill: { hit: boolean } }>(demo);
+    assert.deepEqual([lost, wrong, kill.hit], [0, 0, true]);
+
+    const script = path.join(sandbox.files, 'layer.js');
+    writeFileSync(
+      script,
+      `import { codedLayer, connect, float32, startLocalWorkers } from 'kofn';
+       const workers = await startLocalWorkers(3);
+       const cluster = await connect({ workers: workers.addresses });
+       const layer = await codedLayer({ type: 'dense', weights: [[1, 2], [3, 4]], bias: [10, 20] }, { cluster, parity: 1 });
+       const { output } = await layer.run(float32([1, 2], Float32Array.of(1, 1)));
+       console.log(JSON.stringify({ output: [...output.data] }));
+       await layer.close(); await cluster.close(); await workers.close();`,
+    );
+    const library = await ended(sandbox.start([], script));
+    assert.equal(library.code, 0, library.stderr);
+    assert.deepEqual(json<{ output: number[] }>(library).output, [13, 27]);
+    assert.deepEqual(sandbox.processes(), []);
+  });
+});
+
+function npm(sandbox: Sandbox, cwd: string, ...args: string[]): Promise<Ended> {
+  const env = { ...process.env, TMPDIR: sandbox.folder, ONNXRUNTIME_NODE_INSTALL: 'skip', NO_COLOR: '1' };
+  return ended(spawn('npm', args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] }));
+}
