@@ -30,7 +30,8 @@ export class Sandbox implements Disposable {
   start(args: readonly string[], script = BIN): ChildProcessByStdio<null, Readable, Readable> {
     return spawn(process.execPath, [script, ...args], {
       cwd: ROOT,
-      env: { ...process.env, TMPDIR: this.folder, NO_COLOR: '1' },
+      // CI makes some libraries colour even a pipe.
+      env: { ...process.env, TMPDIR: this.folder, CI: '1' },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
   }

@@ -1,6 +1,9 @@
 /** Tables and figures for people. Colours only on a terminal (picocolors; NO_COLOR turns them off). */
 import Table from 'cli-table3';
-import color from 'picocolors';
+import picocolors from 'picocolors';
+
+// picocolors alone would colour a pipe where the environment says CI.
+const color = picocolors.createColors(process.stdout.isTTY && picocolors.isColorSupported);
 
 /** A table of text; columns whose cells are all figures stand to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
