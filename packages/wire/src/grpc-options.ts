@@ -1,6 +1,11 @@
 /** gRPC settings that both ends share. */
-import type { ChannelOptions } from '@grpc/grpc-js';
+import { logVerbosity, setLogVerbosity, type ChannelOptions } from '@grpc/grpc-js';
 import { KofnError } from '@kofn/core';
+
+// What grpc-js writes to stderr it also reports to us, and we to the caller. Who debugs it sets GRPC_VERBOSITY.
+if ((process.env['GRPC_NODE_VERBOSITY'] ?? process.env['GRPC_VERBOSITY']) === undefined) {
+  setLogVerbosity(logVerbosity.NONE);
+}
 
 /** grpc-js' own limit of 4 MB is less than one layer's input. */
 export const DEFAULT_MAX_MESSAGE_BYTES = 256 * 2 ** 20;

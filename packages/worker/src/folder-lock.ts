@@ -41,9 +41,13 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Field 22 of /proc/PID/stat: clock ticks from boot to the process's start. Undefined where there is no /proc. */
+/**
+ * Field 22 of /proc/PID/stat: clock ticks from boot to the process's start. Undefined for a process that has ended and
+ * that nobody has waited for, and where there is no /proc.
+ */
 async function startOf(pid: number): Promise<string | undefined> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
   // The second field is the command in brackets and may hold spaces.
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ') ?? [];
+  return fields[0] === 'Z' ? undefined : fields[19];
 }

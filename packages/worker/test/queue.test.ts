@@ -142,46 +142,50 @@ describe('RequestQueue', () => {
       fc.record({ kind: fc.constant('advance' as const), ms: fc.integer({ min: 1, max: 5 }) }),
     );
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { maxLength: 40 }), fc.integer({ min: 1, max: 3 }), async (steps, concurrency) => {
-        const clock = new TestClock();
-        const log: string[] = [];
-        const queue = new RequestQueue({ clock, maxWaiting: 3, concurrency });
-        const requests: { controller: AbortController; end: () => void; outcome: Promise<string> }[] = [];
-        for (const action of steps) {
-          if (action.kind === 'submit') {
-            const controller = new AbortController();
-            const { run, end } = work(log, String(requests.length));
-            const timeoutMs = action.timeoutMs ?? undefined;
-            const outcome = queue.submit(run, { signal: controller.signal, timeoutMs }).then(
-              () => 'finished',
-              (error: unknown) => KofnError.from(error).code,
-            );
-            requests.push({ controller, end, outcome });
-          } else if (action.kind === 'advance') clock.advance(action.ms);
-          else if (action.kind === 'end') requests[action.which]?.end();
-          else requests[action.which]?.controller.abort();
-          await turns();
-          assert.ok(queue.running <= concurrency && queue.waiting <= 3);
-          assert.ok(queue.waiting === 0 || queue.running === concurrency, 'one waits beside an idle place');
-        }
-        for (const { end } of requests) end();
-        const outcomes = await Promise.all(requests.map(({ outcome }) => outcome));
-        const count = (outcome: string) => outcomes.filter(seen => seen === outcome).length;
-        assert.deepEqual(queue.counters, {
-          started: log.length,
-          finished: count('finished'),
-          cancelledBeforeStart: count('CANCELLED'),
-          expiredBeforeStart: count('DEADLINE_EXCEEDED'),
-          refused: count('RESOURCE_EXHAUSTED'),
-        });
-        assert.equal(log.length, count('finished'));
-        assert.deepEqual(
-          log,
-          [...log].sort((a, b) => Number(a) - Number(b)),
-          'not in the order of arrival',
-        );
-        assert.equal(clock.armed, 0);
-      }),
+      fc.asyncProperty(
+        fc.array(step, { maxLength: 40 }),
+        fc.integer({ min: 1, max: 3 }),
+        async (steps, concurrency) => {
+          const clock = new TestClock();
+          const log: string[] = [];
+          const queue = new RequestQueue({ clock, maxWaiting: 3, concurrency });
+          const requests: { controller: AbortController; end: () => void; outcome: Promise<string> }[] = [];
+          for (const action of steps) {
+            if (action.kind === 'submit') {
+              const controller = new AbortController();
+              const { run, end } = work(log, String(requests.length));
+              const timeoutMs = action.timeoutMs ?? undefined;
+              const outcome = queue.submit(run, { signal: controller.signal, timeoutMs }).then(
+                () => 'finished',
+                (error: unknown) => KofnError.from(error).code,
+              );
+              requests.push({ controller, end, outcome });
+            } else if (action.kind === 'advance') clock.advance(action.ms);
+            else if (action.kind === 'end') requests[action.which]?.end();
+            else requests[action.which]?.controller.abort();
+            await turns();
+            assert.ok(queue.running <= concurrency && queue.waiting <= 3);
+            assert.ok(queue.waiting === 0 || queue.running === concurrency, 'one waits beside an idle place');
+          }
+          for (const { end } of requests) end();
+          const outcomes = await Promise.all(requests.map(({ outcome }) => outcome));
+          const count = (outcome: string) => outcomes.filter(seen => seen === outcome).length;
+          assert.deepEqual(queue.counters, {
+            started: log.length,
+            finished: count('finished'),
+            cancelledBeforeStart: count('CANCELLED'),
+            expiredBeforeStart: count('DEADLINE_EXCEEDED'),
+            refused: count('RESOURCE_EXHAUSTED'),
+          });
+          assert.equal(log.length, count('finished'));
+          assert.deepEqual(
+            log,
+            [...log].sort((a, b) => Number(a) - Number(b)),
+            'not in the order of arrival',
+          );
+          assert.equal(clock.armed, 0);
+        },
+      ),
       { numRuns: 60 },
     );
   });

@@ -94,10 +94,13 @@ describe('worker over gRPC', () => {
     const [first, second] = [t.infer(double.name), t.infer(double.name)];
     await assert.rejects(t.infer(double.name), { code: 'RESOURCE_EXHAUSTED', message: /--max-queue/ });
     t.engine.release();
-    assert.deepEqual([await first, await second], [
-      [2, 4],
-      [2, 4],
-    ]);
+    assert.deepEqual(
+      [await first, await second],
+      [
+        [2, 4],
+        [2, 4],
+      ],
+    );
   });
 
   it('answers malformed frames and lives on', async () => {
@@ -204,10 +207,13 @@ describe('worker over gRPC', () => {
     while (t.worker.server.queue.waiting === 0) await t.client.live();
     const closed = t.worker.close();
     t.engine.release();
-    assert.deepEqual([await running, await waiting], [
-      [2, 4],
-      [2, 4],
-    ]);
+    assert.deepEqual(
+      [await running, await waiting],
+      [
+        [2, 4],
+        [2, 4],
+      ],
+    );
     await closed;
     await assert.rejects(t.infer(double.name), { code: 'UNAVAILABLE' });
   });

@@ -11,7 +11,10 @@ import { scaleShard } from './support/scale-engine.js';
 import { temporaryFolder } from './support/temporary.js';
 
 const GIB = 2 ** 30;
-const shard = scaleShard(2, Uint8Array.from({ length: 5000 }, (_, i) => i));
+const shard = scaleShard(
+  2,
+  Uint8Array.from({ length: 5000 }, (_, i) => i),
+);
 const other = scaleShard(3, new Uint8Array(100));
 
 function header({ name, model, weights }: ShardFiles): StoredBlob {

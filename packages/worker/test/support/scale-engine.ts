@@ -58,7 +58,12 @@ export class ScaleEngine implements Engine {
         this.runs.push(scale);
         for (const watcher of this.#watchers.splice(0)) watcher();
         await this.#gate?.promise;
-        return { y: float32(x.shape, (x.data as Float32Array).map(value => scale * value + offset)) };
+        return {
+          y: float32(
+            x.shape,
+            (x.data as Float32Array).map(value => scale * value + offset),
+          ),
+        };
       },
       [Symbol.asyncDispose]: () => {
         this.closed.push(name);
