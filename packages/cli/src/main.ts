@@ -153,7 +153,7 @@ function examples(...lines: string[]): string {
 /** One clear line on stderr, and with --json the error as the object on stdout. */
 function report(error: unknown, args: readonly string[]): void {
   const debug = process.env['KOFN_DEBUG'] === '1';
-  const red = picocolors.createColors(process.stderr.isTTY && picocolors.isColorSupported).red;
+  const red = picocolors.createColors(process.stderr.isTTY === true && picocolors.isColorSupported).red;
   process.stderr.write(`${red(`kofn${nameOf(args)}:`)} ${describeError(error, debug)}\n`);
   if (!args.includes('--json')) return;
   const { code, message } = KofnError.from(error);

@@ -3,7 +3,7 @@ import Table from 'cli-table3';
 import picocolors from 'picocolors';
 
 // picocolors alone would colour a pipe where the environment says CI.
-const color = picocolors.createColors(process.stdout.isTTY && picocolors.isColorSupported);
+const color = picocolors.createColors(process.stdout.isTTY === true && picocolors.isColorSupported);
 
 /** A table of text; columns whose cells are all figures stand to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
