@@ -15,7 +15,7 @@ export function sessionOptions(threads: number): InferenceSession.SessionOptions
     executionMode: 'sequential',
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
-    // A packed copy of the weights doubles memory and opening time and gains nothing at one row (docs/adr/0001-prepacking.md).
+    // A packed copy of the weights doubles memory and gains nothing at one row (docs/adr/0001-prepacking.md).
     extra: { session: { disable_prepacking: '1' } },
   };
 }
