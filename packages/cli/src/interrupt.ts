@@ -2,6 +2,7 @@
  * Ctrl-C and friends: the first signal ends the command in order (workers stopped, temporary files removed), the second
  * at once. local-workers.ts kills what is left when the process exits.
  */
+import { setMaxListeners } from 'node:events';
 import { constants } from 'node:os';
 import { KofnError } from '@kofn/core';
 
@@ -13,6 +14,7 @@ export class Interrupt implements Disposable {
   #exitCode: number | undefined;
 
   constructor() {
+    setMaxListeners(0, this.#controller.signal); // as many as there are workers
     for (const { name, listener } of this.#listeners) process.on(name, listener);
   }
 

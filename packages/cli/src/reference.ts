@@ -50,7 +50,10 @@ export class Reference implements AsyncDisposable {
     this.#child.stderr!.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-1000);
     });
-    this.#gone = once(this.#child, 'close').then(() => undefined);
+    this.#gone = once(this.#child, 'close').then(
+      () => undefined,
+      (error: unknown) => void (this.#stderr = String(error)), // it did not start
+    );
     this.#signal = signal;
     signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
