@@ -11,12 +11,17 @@ const ELEMENT_TYPES: Partial<Record<DType, number>> = {
   float32: 1,
   uint8: 2,
   int8: 3,
+  uint16: 4,
+  int16: 5,
   int32: 6,
   int64: 7,
   string: 8,
   bool: 9,
   float16: 10,
+  bfloat16: 16,
   float64: 11,
+  uint32: 12,
+  uint64: 13,
 };
 
 export interface NodeSpec {

@@ -1,5 +1,5 @@
 /** Looks at inputs before a runtime sees them, so that a mistake is named in the user's words. */
-import { formatShape, KofnError, type Tensors } from '@kofn/core';
+import { formatShape, isKofnError, KofnError, tensor, type Tensor, type Tensors } from '@kofn/core';
 import type { ValueInfo } from './engine.js';
 
 /** Throws INVALID_ARGUMENT (missing or unknown name), DTYPE_MISMATCH or SHAPE_MISMATCH, naming input, expected and given. */
@@ -11,13 +11,14 @@ export function checkFeeds(inputs: readonly ValueInfo[], feeds: Tensors): void {
     }
   }
   for (const input of inputs) {
-    const value = feeds[input.name];
+    const value = Object.hasOwn(feeds, input.name) ? feeds[input.name] : undefined;
     if (value === undefined) {
       throw new KofnError('INVALID_ARGUMENT', `input "${input.name}" is missing; the model takes ${takes()}`);
     }
     if (value.dtype !== input.dtype) {
       throw new KofnError('DTYPE_MISMATCH', `input "${input.name}" takes ${input.dtype}, got ${value.dtype}`);
     }
+    checkData(input.name, value);
     // The runtime tells an unknown rank and a scalar apart no more than by this: an empty shape is not checked.
     const { shape } = input;
     if (shape.length === 0) continue;
@@ -29,6 +30,17 @@ export function checkFeeds(inputs: readonly ValueInfo[], feeds: Tensors): void {
         `input "${input.name}" takes shape ${formatShape(shape)}, got ${formatShape(value.shape)}`,
       );
     }
+  }
+}
+
+/** Throws DTYPE_MISMATCH or SHAPE_MISMATCH when the data is not what the tensor says: most often, already moved away. */
+function checkData(name: string, { dtype, shape, data }: Tensor): void {
+  try {
+    tensor(dtype, shape, data);
+  } catch (error) {
+    if (!isKofnError(error)) throw error;
+    const moved = data.length === 0 ? '; was its buffer given to an earlier run with `transfer`?' : '';
+    throw new KofnError(error.code, `input "${name}": ${error.message}${moved}`, { cause: error });
   }
 }
 

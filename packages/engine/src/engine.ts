@@ -20,7 +20,10 @@ export interface ValueInfo {
 }
 
 export interface OpenOptions {
-  /** Threads that one operator may use (ONNX Runtime intra-op). Default 1. */
+  /**
+   * Threads that one operator may use (ONNX Runtime intra-op). Default 1. WebAssembly has one number for all sessions of
+   * an engine: that of the first.
+   */
   readonly threads?: number;
 }
 
@@ -39,7 +42,8 @@ export interface Session extends AsyncDisposable {
   /**
    * Runs the model once. Runs of one engine thread execute in the order of their calls. Returns every output, in
    * buffers of the caller's own. Throws INVALID_ARGUMENT (missing or unknown input), SHAPE_MISMATCH, DTYPE_MISMATCH,
-   * ENGINE (ONNX Runtime failed), CANCELLED (the session or engine is closed).
+   * RESOURCE_EXHAUSTED (out of memory), ENGINE (ONNX Runtime failed), CANCELLED (the session or engine is closed). Closing
+   * a session cancels its runs; one that has started is waited for.
    */
   run(feeds: Tensors, options?: RunOptions): Promise<Tensors>;
 }
@@ -50,7 +54,9 @@ export interface Engine extends AsyncDisposable {
   readonly version: string;
   /**
    * Opens the model in folder `location`. Throws NOT_FOUND (no such folder or file), INVALID_MODEL (ONNX Runtime
-   * refuses it), RESOURCE_EXHAUSTED (out of memory), CANCELLED (the engine is closed).
+   * refuses it), UNSUPPORTED (an input or output is not a tensor of core's element types), RESOURCE_EXHAUSTED (out of
+   * memory), CANCELLED (the engine is closed). While the session is open its `weights.bin` may be removed or replaced by
+   * rename, but not written: native sessions map it.
    */
   open(location: string, options?: OpenOptions): Promise<Session>;
 }

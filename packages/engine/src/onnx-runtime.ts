@@ -1,5 +1,5 @@
 /** What both builds of ONNX Runtime for JavaScript have in common: sessions, tensors, metadata. */
-import { isNumericDType, KofnError, tensor, type DType, type Tensor, type Tensors } from '@kofn/core';
+import { isNumericDType, KofnError, tensor, type Tensor, type Tensors } from '@kofn/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-common';
 import type { BackendSession } from './backend.js';
 import type { ValueInfo } from './engine.js';
@@ -20,7 +20,16 @@ export function sessionOptions(threads: number): InferenceSession.SessionOptions
   };
 }
 
-export function wrapSession(session: InferenceSession, TensorClass: TensorConstructor): BackendSession {
+export async function wrapSession(session: InferenceSession, TensorClass: TensorConstructor): Promise<BackendSession> {
+  try {
+    return wrap(session, TensorClass);
+  } catch (error) {
+    await session.release();
+    throw error;
+  }
+}
+
+function wrap(session: InferenceSession, TensorClass: TensorConstructor): BackendSession {
   return {
     inputs: session.inputMetadata.map(valueInfo),
     outputs: session.outputMetadata.map(valueInfo),
@@ -40,7 +49,19 @@ function valueInfo(metadata: InferenceSession.ValueMetadata): ValueInfo {
   if (!metadata.isTensor) {
     throw new KofnError('UNSUPPORTED', `the value "${metadata.name}" is a sequence or map; kofn runs tensors only`);
   }
-  return { name: metadata.name, dtype: metadata.type as DType, shape: metadata.shape };
+  const { name, type, shape } = metadata;
+  if (type !== 'string' && !isNumericDType(type)) {
+    throw new KofnError(
+      'UNSUPPORTED',
+      `the value "${name}" has element type ${String(type)}, which kofn does not carry`,
+    );
+  }
+  return { name, dtype: type, shape: shape.map(size => (isOpen(size) ? '' : size)) };
+}
+
+/** The size of an unnamed dimension is -1 to the runtime, which the WebAssembly build reports as an unsigned number. */
+function isOpen(size: number | string): boolean {
+  return size === -1 || size === 2 ** 32 - 1;
 }
 
 function toRuntime({ dtype, shape, data }: Tensor, TensorClass: TensorConstructor): OrtTensor {

@@ -1,9 +1,11 @@
 /** What engine and engine thread say to each other. Tensors cross as structured clones, their buffers transferred. */
-import type { ErrorCode, Tensors } from '@kofn/core';
+import type { ErrorCode, Tensor, Tensors } from '@kofn/core';
 import type { EngineName, ValueInfo } from './engine.js';
+import type { Gate } from './gate.js';
 
 export interface ThreadData {
   readonly engine: EngineName;
+  readonly gate: Gate;
 }
 
 export type Request =
@@ -17,7 +19,8 @@ export interface Opened {
   readonly outputs: readonly ValueInfo[];
 }
 
-export type ToThread = Request & { readonly id: number };
+/** 'close' has no answer: the thread ends. */
+export type ToThread = (Request & { readonly id: number }) | { readonly kind: 'close' };
 
 export type FromThread =
   | { readonly kind: 'ready'; readonly version: string }
@@ -30,15 +33,15 @@ export type FromThread =
  */
 export function prepareTransfer(values: Tensors, move: boolean): { values: Tensors; buffers: ArrayBuffer[] } {
   const buffers = new Set<ArrayBuffer>();
-  const prepared = Object.entries(values).map(([name, value]) => {
-    if (Array.isArray(value.data)) return [name, value] as const;
+  const prepared = Object.entries(values).map(([name, value]): [string, Tensor] => {
     const { dtype, shape, data: given } = value;
+    if (Array.isArray(given)) return [name, { dtype, shape, data: given }];
     const whole = given.buffer instanceof ArrayBuffer && given.buffer.byteLength === given.byteLength;
     // A Buffer's own slice would give a view.
-    const copy = () => (Buffer.isBuffer(given) ? Uint8Array.from(given) : given.slice());
+    const copy = () => (Buffer.isBuffer(given) ? new Uint8Array(given) : given.slice());
     const data = whole && move ? given : copy();
     buffers.add(data.buffer as ArrayBuffer);
-    return [name, { dtype, shape, data }] as const;
+    return [name, { dtype, shape, data }];
   });
   return { values: Object.fromEntries(prepared), buffers: [...buffers] };
 }

@@ -4,14 +4,23 @@
  *
  * Invariants
  * 1. Every call settles: with its answer, or with ENGINE when the thread dies, or CANCELLED when the engine is closed.
- * 2. An idle engine does not keep the process alive; a call under way does.
+ * 2. The thread is not ended inside native code, which would abort the process: closing waits for the call under way.
+ * 3. An idle engine does not keep the process alive; a call under way does.
  */
 import { once } from 'node:events';
-import { Worker } from 'node:worker_threads';
+import { Worker, type ResourceLimits } from 'node:worker_threads';
 import { KofnError, type Tensors } from '@kofn/core';
 import { checkFeeds } from './check-feeds.js';
+import { createGate, guardExit, shut, type Gate } from './gate.js';
 import type { Engine, EngineName, OpenOptions, RunOptions, Session } from './engine.js';
-import { prepareTransfer, type FromThread, type Opened, type Request, type ThreadData } from './protocol.js';
+import {
+  prepareTransfer,
+  type FromThread,
+  type Opened,
+  type Request,
+  type ThreadData,
+  type ToThread,
+} from './protocol.js';
 
 interface Pending {
   resolve(value: Opened | Tensors | undefined): void;
@@ -19,12 +28,20 @@ interface Pending {
 }
 
 /** Starts the thread; throws ENGINE when the runtime does not load there. */
-export async function startThread(engine: EngineName): Promise<Engine> {
-  const thread = new Worker(new URL('./thread.js', import.meta.url), {
-    workerData: { engine } satisfies ThreadData,
+export async function startThread(
+  engine: EngineName,
+  script: URL = new URL('./thread.js', import.meta.url),
+  resourceLimits: ResourceLimits = {},
+): Promise<Engine> {
+  const gate = createGate();
+  const unguard = engine === 'native' ? guardExit(gate) : () => undefined;
+  const thread = new Worker(script, {
+    workerData: { engine, gate } satisfies ThreadData,
+    resourceLimits,
     execArgv: [], // the parent's, --input-type among them, are for its own main file
     name: `kofn-engine-${engine}`,
   });
+  thread.once('exit', unguard);
   using listening = abortOnDispose();
   try {
     const first = await Promise.race([once(thread, 'message', listening), once(thread, 'exit', listening)]);
@@ -32,7 +49,7 @@ export async function startThread(engine: EngineName): Promise<Engine> {
     if (typeof message === 'number') throw new Error(`its thread ended with ${message}`);
     if (message.kind === 'failed') throw new Error(message.message);
     if (message.kind !== 'ready') throw new Error('its thread broke the protocol');
-    return new ThreadEngine(engine, message.version, thread);
+    return new ThreadEngine(engine, message.version, thread, gate);
   } catch (error) {
     await thread.terminate();
     throw KofnError.from(error, 'ENGINE', `the ${engine} engine does not start here`);
@@ -49,15 +66,19 @@ class ThreadEngine implements Engine {
   readonly name: EngineName;
   readonly version: string;
   readonly #thread: Worker;
+  readonly #gate: Gate;
+  readonly #exited: Promise<void>;
   readonly #pending = new Map<number, Pending>();
   #calls = 0;
   /** Why no call can be made any more. */
   #ended: KofnError | undefined;
 
-  constructor(name: EngineName, version: string, thread: Worker) {
+  constructor(name: EngineName, version: string, thread: Worker, gate: Gate) {
     this.name = name;
     this.version = version;
     this.#thread = thread;
+    this.#gate = gate;
+    this.#exited = new Promise(resolve => thread.once('exit', () => resolve()));
     thread.on('message', (message: FromThread) => this.#onMessage(message));
     thread.on('error', (error: Error) => this.#end(new KofnError('ENGINE', crashed(name, error.message))));
     thread.on('exit', code => this.#end(new KofnError('ENGINE', crashed(name, `exit code ${code}`))));
@@ -74,7 +95,10 @@ class ThreadEngine implements Engine {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#end(new KofnError('CANCELLED', 'the engine is closed'));
-    await this.#thread.terminate();
+    shut(this.#gate);
+    this.#thread.ref();
+    this.#thread.postMessage({ kind: 'close' } satisfies ToThread);
+    await this.#exited;
   }
 
   #session({ session, inputs, outputs }: Opened): Session {
@@ -110,15 +134,28 @@ class ThreadEngine implements Engine {
         resolve: value => (group?.delete(pending), resolve(value)),
         reject: error => (group?.delete(pending), reject(error)),
       };
+      this.#post({ ...request, id }, buffers);
       this.#pending.set(id, pending);
       group?.add(pending);
       this.#thread.ref();
-      this.#thread.postMessage({ ...request, id }, buffers);
     });
   }
 
+  #post(message: ToThread, buffers: ArrayBuffer[]): void {
+    try {
+      this.#thread.postMessage(message, buffers);
+    } catch {
+      // A buffer that cannot be moved (Node's pool, another's memory): a clone does as well.
+      try {
+        this.#thread.postMessage(message);
+      } catch (error) {
+        throw KofnError.from(error, 'INVALID_ARGUMENT', "the inputs cannot be sent to the engine's thread");
+      }
+    }
+  }
+
   #onMessage(message: FromThread): void {
-    if (message.kind === 'ready' || message.id === undefined) return;
+    if (this.#ended !== undefined || message.kind === 'ready' || message.id === undefined) return;
     const pending = this.#pending.get(message.id);
     this.#pending.delete(message.id);
     if (this.#pending.size === 0) this.#thread.unref();

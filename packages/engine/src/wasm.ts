@@ -17,7 +17,10 @@ export async function openWasm(): Promise<Backend> {
       if (!started) env.wasm.numThreads = threads;
       started = true;
       const model = await readFile(path.join(folder, 'model.onnx'));
-      const weights = await readFile(path.join(folder, 'weights.bin')).catch(() => undefined);
+      const weights = await readFile(path.join(folder, 'weights.bin')).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return undefined; // then they stand in the model
+        throw error;
+      });
       const session = await InferenceSession.create(model, {
         ...sessionOptions(1),
         executionProviders: ['wasm'],
