@@ -2,6 +2,7 @@
  * Cancellation and deadlines. A reason is always a KofnError: CANCELLED for the caller's own abort, DEADLINE_EXCEEDED
  * for a deadline.
  */
+import { setMaxListeners } from 'node:events';
 import type { Clock } from './clock.js';
 import { KofnError } from './errors.js';
 
@@ -52,6 +53,8 @@ export function openScope(
 ): Scope {
   const { parent, deadlineMs, what = 'request' } = options;
   const controller = new AbortController();
+  // Every step and call of a request waits on its signal: many listeners are no leak here, and each leaves in a finally.
+  setMaxListeners(0, controller.signal);
   const onParent = () => controller.abort(abortReason(parent));
   if (parent?.aborted) onParent();
   else parent?.addEventListener('abort', onParent, { once: true });

@@ -89,9 +89,9 @@ export class ProgressiveDecoder {
     return true;
   }
 
-  /** The fewest data blocks that must still come; after accepting them the output is complete. */
-  missing(): number[] {
-    return this.#complete ? [] : missingBlocks(this.#code, [...this.#arrived.keys()]);
+  /** The fewest data blocks that must come beside those that have and those of `coming`; none once it is complete. */
+  missing(coming: Iterable<number> = []): number[] {
+    return this.#complete ? [] : missingBlocks(this.#code, [...new Set([...this.#arrived.keys(), ...coming])]);
   }
 
   /** Solves for what is missing. Throws UNDECODABLE when not `complete`. */

@@ -66,28 +66,30 @@ export class Cluster implements AsyncDisposable {
 export async function connect(options: ConnectOptions): Promise<Cluster> {
   const { workers, engine, threads, connectDeadlineMs, maxMessageBytes, hooks, clock, signal } =
     resolveConnectOptions(options);
-  let cluster: Cluster | undefined;
-  const opening = workers.map((address, index) =>
-    Connection.open(index, address, {
+  const parts: AsyncDisposable[] = [];
+  const opened = async <T extends AsyncDisposable>(opening: Promise<T>): Promise<T> => {
+    const part = await opening;
+    parts.push(part);
+    return part;
+  };
+  const opening = workers.map((address, index) => {
+    const connection = Connection.open(index, address, {
       clock,
       deadlineMs: connectDeadlineMs,
       maxMessageBytes,
       signal,
-      onLost: () => cluster?.refresh(),
-    }),
-  );
-  const settled = await Promise.allSettled([createEngine(engine), ...opening]);
-  const failure = settled.find(result => result.status === 'rejected');
-  if (failure !== undefined) {
-    await Promise.all(
-      settled.map(result => (result.status === 'fulfilled' ? result.value[Symbol.asyncDispose]() : undefined)),
-    );
-    throw KofnError.from(failure.reason, 'UNAVAILABLE');
+    });
+    return opened(connection);
+  });
+  const openingEngine = opened(createEngine(engine));
+  try {
+    const [ownEngine, ...connections] = await Promise.all([openingEngine, ...opening]);
+    const cluster = new Cluster({ clock, hooks, engine: ownEngine, engineThreads: threads, connections });
+    for (const connection of connections) connection.onLost(() => cluster.refresh());
+    return cluster;
+  } catch (error) {
+    await Promise.allSettled([openingEngine, ...opening]);
+    for (const part of parts) await part[Symbol.asyncDispose]();
+    throw KofnError.from(error, 'UNAVAILABLE');
   }
-  const [ownEngine, ...connections] = settled.map(result => (result as PromiseFulfilledResult<unknown>).value) as [
-    Engine,
-    ...Connection[],
-  ];
-  cluster = new Cluster({ clock, hooks, engine: ownEngine, engineThreads: threads, connections });
-  return cluster;
 }

@@ -169,10 +169,10 @@ function convAttributes(spec: ConvLayer, shape: Shape): ConvAttributes {
 function denseWeights(weights: DenseLayer['weights']): { data: Float32Array; shape: Shape } {
   if (Array.isArray(weights)) return fromRows('weights', weights as readonly (readonly number[])[]);
   if ('get' in weights) {
-    const { rows, columns } = weights as MatrixLike;
+    const { rows, columns } = weights;
     const data = new Float32Array(rows * columns);
     for (let row = 0, at = 0; row < rows; row++) {
-      for (let column = 0; column < columns; column++) data[at++] = (weights as MatrixLike).get(row, column);
+      for (let column = 0; column < columns; column++) data[at++] = weights.get(row, column);
     }
     return { data, shape: [rows, columns] };
   }

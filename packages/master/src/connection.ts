@@ -30,6 +30,7 @@ export class Connection implements AsyncDisposable {
   readonly shards: Set<string>;
   readonly #channel: Channel;
   #lost: KofnError | undefined;
+  #onLost: (() => void) | undefined;
 
   private constructor(index: number, channel: Channel, client: WorkerClient, inventory: WorkerInventory) {
     this.index = index;
@@ -38,6 +39,11 @@ export class Connection implements AsyncDisposable {
     this.client = client;
     this.shards = new Set(inventory.shards.map(shard => shard.name));
     this.#channel = channel;
+    channel.onBroken(error => {
+      if (this.#lost !== undefined) return;
+      this.#lost = error;
+      this.#onLost?.();
+    });
   }
 
   /** Throws UNAVAILABLE when nobody answers at `address`, PROTOCOL when it is not a kofn worker. */
@@ -49,23 +55,16 @@ export class Connection implements AsyncDisposable {
       deadlineMs: number;
       maxMessageBytes: number;
       signal: AbortSignal | undefined;
-      onLost: (connection: Connection) => void;
     },
   ): Promise<Connection> {
-    const { clock, deadlineMs, maxMessageBytes, onLost } = options;
+    const { clock, deadlineMs, maxMessageBytes } = options;
     using scope = openScope(clock, { parent: options.signal, deadlineMs, what: `connection to worker ${address}` });
     const channel = connectChannel(address, { maxMessageBytes, clock });
     try {
       await channel.ready({ signal: scope.signal, deadlineMs });
       const client = await WorkerClient.open(channel, { clock, signal: scope.signal });
       const inventory = await client.inventory({ signal: scope.signal });
-      const connection = new Connection(index, channel, client, inventory);
-      channel.onBroken(error => {
-        if (connection.#lost !== undefined) return;
-        connection.#lost = error;
-        onLost(connection);
-      });
-      return connection;
+      return new Connection(index, channel, client, inventory);
     } catch (error) {
       await channel[Symbol.asyncDispose]();
       const cause = KofnError.from(error, 'UNAVAILABLE');
@@ -77,6 +76,12 @@ export class Connection implements AsyncDisposable {
         { cause },
       );
     }
+  }
+
+  /** Calls `listener` once, when the worker is lost; at once when it is lost already. */
+  onLost(listener: () => void): void {
+    this.#onLost = listener;
+    if (this.#lost !== undefined) listener();
   }
 
   get state(): 'ready' | 'lost' {

@@ -78,8 +78,13 @@ class LayerCall {
   readonly #start: number;
   readonly #arrivals: Arrival[] = [];
   readonly #erasures: Erasure[] = [];
-  /** Parity blocks that wait for late data blocks (only with a systematic grace). */
+  /** Parity blocks that wait for late data blocks, while the systematic grace lasts. */
   readonly #held: { block: number; data: Float32Array }[] = [];
+  #isHolding: boolean;
+  /** Blocks whose worker has neither answered nor failed. */
+  readonly #pending = new Set<number>();
+  #onComplete: () => void = () => undefined;
+  readonly #completed = new Promise<undefined>(resolve => (this.#onComplete = () => resolve(undefined)));
   #bytesSent = 0;
   #bytesReceived = 0;
 
@@ -91,6 +96,7 @@ class LayerCall {
     this.#deployed = deployed;
     this.#context = context;
     this.#start = context.clock.now();
+    this.#isHolding = context.systematicGraceMs > 0;
     this.#shape = outputShape(layer, input.shape);
     const replyUnits = encoding.partition.groups * encoding.partition.blockUnits;
     if (layer.conv === undefined) {
@@ -107,6 +113,15 @@ class LayerCall {
   }
 
   async run(): Promise<{ output: Float32Tensor; report: LayerReport }> {
+    const { signal } = this.#context;
+    try {
+      return await this.#run();
+    } catch (error) {
+      throw signal.aborted ? this.#unanswered(abortReason(signal)) : error;
+    }
+  }
+
+  async #run(): Promise<{ output: Float32Tensor; report: LayerReport }> {
     const { name, encoding } = this.#deployed;
     const { clock, signal } = this.#context;
     let computedHere: number[] = [];
@@ -120,7 +135,6 @@ class LayerCall {
       try {
         await this.#quorums(calls, scope.signal);
       } catch (error) {
-        if (signal.aborted) throw this.#unanswered(abortReason(signal));
         if (isKofnError(error)) throw error;
         computedHere = await this.#recover();
       } finally {
@@ -157,6 +171,7 @@ class LayerCall {
     const { name, worker } = this.#deployed.shards[block]!;
     const connection = connections[worker]!;
     const told = { request, layer: this.#deployed.name, worker };
+    this.#pending.add(block);
     try {
       if (connection.state === 'ready') hooks.beforeSend?.(told);
       const reply = await connection.infer(
@@ -181,14 +196,17 @@ class LayerCall {
       const { code, message } = KofnError.from(error);
       if (!signal.aborted) this.#erasures.push({ block, worker, code, message });
       throw error;
+    } finally {
+      this.#pending.delete(block);
     }
   }
 
   #arrive(block: number, worker: number, data: Float32Array): void {
     const { code } = this.#deployed.encoding;
-    if (this.#context.systematicGraceMs > 0 && block >= code.k) this.#held.push({ block, data });
+    if (this.#isHolding && block >= code.k) this.#held.push({ block, data });
     else if (!this.#decoder.accept(block, data)) return;
     this.#arrivals.push({ block, worker, ms: this.#context.clock.now() - this.#start });
+    if (this.#decoder.complete) this.#onComplete();
   }
 
   /** Waits until every quorum of the code is met; rejects with an AggregateError as soon as one cannot be. */
@@ -207,6 +225,7 @@ class LayerCall {
   }
 
   #acceptHeld(): void {
+    this.#isHolding = false;
     for (const { block, data } of this.#held.splice(0)) this.#decoder.accept(block, data);
   }
 
@@ -218,18 +237,23 @@ class LayerCall {
     const lost = this.#erasures.map(({ worker, message }) => `worker ${worker}: ${message}`).join('; ');
     throw new KofnError(
       'NOT_ENOUGH_WORKERS',
-      `layer ${name} needs ${encoding.code.k} of ${encoding.code.n} blocks and has ${this.#arrivals.length} (${lost}). ` +
+      `layer ${name} needs ${encoding.code.k} of ${encoding.code.n} blocks and ${this.#erasures.length} are lost (${lost}). ` +
         `Restart those workers, code with more parity, or let the master compute what is missing (onLoss: 'local')`,
     );
   }
 
+  /**
+   * Computes blocks here until the output is complete: first what no worker can bring any more, then, since a worker that
+   * is left may have stalled, what has not come yet.
+   */
   async #computeHere(): Promise<number[]> {
     const { signal } = this.#context;
     const computed: number[] = [];
-    for (const block of this.#decoder.missing()) {
-      if (this.#decoder.complete) break;
-      const data = await abortable(this.#deployed.local.run(block, this.#input), signal);
-      if (this.#decoder.accept(block, data)) computed.push(block);
+    while (!this.#decoder.complete) {
+      const block = this.#decoder.missing(this.#pending)[0] ?? this.#decoder.missing()[0]!;
+      const running = this.#deployed.local.run(block, this.#input);
+      const data = await abortable(Promise.race([running, this.#completed]), signal);
+      if (data !== undefined && this.#decoder.accept(block, data)) computed.push(block);
     }
     return computed;
   }

@@ -100,14 +100,15 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
   if (!Array.isArray(workers) || workers.length === 0) {
     throw new KofnError('INVALID_ARGUMENT', 'workers: give at least one address, as host:port');
   }
+  const seen = new Set<string>();
   for (const address of workers as readonly unknown[]) {
     if (typeof address !== 'string' || !/^\S+:\d+$/.test(address)) {
       throw new KofnError('INVALID_ARGUMENT', `workers: "${String(address)}" is not host:port`);
     }
-  }
-  const repeated = workers.find((address, i) => workers.indexOf(address) !== i);
-  if (repeated !== undefined) {
-    throw new KofnError('INVALID_ARGUMENT', `workers: ${repeated} is listed twice; each worker counts once`);
+    if (seen.has(address)) {
+      throw new KofnError('INVALID_ARGUMENT', `workers: ${address} is listed twice; each worker counts once`);
+    }
+    seen.add(address);
   }
   if (engine !== 'auto' && !ENGINE_NAMES.includes(engine)) {
     throw new KofnError(
