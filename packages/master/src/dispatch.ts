@@ -82,9 +82,7 @@ class LayerCall {
   readonly #held: { block: number; data: Float32Array }[] = [];
   #isHolding: boolean;
   /** Blocks whose worker has neither answered nor failed. */
-  readonly #pending = new Set<number>();
-  #onComplete: () => void = () => undefined;
-  readonly #completed = new Promise<undefined>(resolve => (this.#onComplete = () => resolve(undefined)));
+  readonly #pending = new Map<number, Promise<void>>();
   #bytesSent = 0;
   #bytesReceived = 0;
 
@@ -131,7 +129,13 @@ class LayerCall {
     } else {
       using scope = openScope(clock, { parent: signal });
       const calls = this.#deployed.shards.map((_, block) => this.#callWorker(block, scope.signal));
-      for (const pending of calls) pending.catch(() => undefined); // a late rejection after the answer is nobody's
+      calls.forEach((call, block) => {
+        const settled = call.catch(() => undefined); // a rejection after the answer is nobody's
+        this.#pending.set(
+          block,
+          settled.finally(() => this.#pending.delete(block)),
+        );
+      });
       try {
         await this.#quorums(calls, scope.signal);
       } catch (error) {
@@ -171,7 +175,6 @@ class LayerCall {
     const { name, worker } = this.#deployed.shards[block]!;
     const connection = connections[worker]!;
     const told = { request, layer: this.#deployed.name, worker };
-    this.#pending.add(block);
     try {
       if (connection.state === 'ready') hooks.beforeSend?.(told);
       const reply = await connection.infer(
@@ -196,8 +199,6 @@ class LayerCall {
       const { code, message } = KofnError.from(error);
       if (!signal.aborted) this.#erasures.push({ block, worker, code, message });
       throw error;
-    } finally {
-      this.#pending.delete(block);
     }
   }
 
@@ -206,7 +207,6 @@ class LayerCall {
     if (this.#isHolding && block >= code.k) this.#held.push({ block, data });
     else if (!this.#decoder.accept(block, data)) return;
     this.#arrivals.push({ block, worker, ms: this.#context.clock.now() - this.#start });
-    if (this.#decoder.complete) this.#onComplete();
   }
 
   /** Waits until every quorum of the code is met; rejects with an AggregateError as soon as one cannot be. */
@@ -242,20 +242,20 @@ class LayerCall {
     );
   }
 
-  /**
-   * Computes blocks here until the output is complete: first what no worker can bring any more, then, since a worker that
-   * is left may have stalled, what has not come yet.
-   */
+  /** Computes here what no worker can bring any more, while the others still may, until the output is complete. */
   async #computeHere(): Promise<number[]> {
     const { signal } = this.#context;
     const computed: number[] = [];
     while (!this.#decoder.complete) {
-      const block = this.#decoder.missing(this.#pending)[0] ?? this.#decoder.missing()[0]!;
-      const running = this.#deployed.local.run(block, this.#input);
-      const data = await abortable(Promise.race([running, this.#completed]), signal);
-      if (data !== undefined && this.#decoder.accept(block, data)) computed.push(block);
+      const [block] = this.#decoder.missing(this.#pending.keys());
+      if (block === undefined) {
+        await abortable(Promise.race(this.#pending.values()), signal);
+      } else {
+        const data = await abortable(this.#deployed.local.run(block, this.#input), signal);
+        if (this.#decoder.accept(block, data)) computed.push(block);
+      }
     }
-    return computed;
+    return computed.sort((a, b) => a - b);
   }
 
   /** `reason` (a deadline, a cancellation) with the layer and the workers that had not answered. */

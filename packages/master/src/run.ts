@@ -58,8 +58,12 @@ export async function runSteps(
     }
   });
   const results = await Promise.allSettled(running);
-  // The scope's reason is the first failure; the steps that it ended failed with the same.
-  if (results.some(result => result.status === 'rejected')) throw KofnError.from(scope.signal.reason);
+  const failures = results.flatMap(result => (result.status === 'rejected' ? [KofnError.from(result.reason)] : []));
+  if (failures.length > 0) {
+    // The scope's reason is the first failure and ended the other steps; the one that says more of it has it as its cause.
+    const first = KofnError.from(scope.signal.reason);
+    throw failures.find(({ cause }) => cause === first) ?? first;
+  }
   return {
     outputs: await values.read(outputs, scope.signal),
     layers: steps.flatMap(step => reports.get(step) ?? []),

@@ -1,0 +1,73 @@
+/** Options are checked once; a message names the option, the value and the range. */
+import assert from 'node:assert/strict';
+import { isKofnError } from '@kofn/core';
+import { describe, it } from 'mocha';
+import { resolveCode, resolveConnectOptions, type CodeOptions, type ConnectOptions } from '../src/options.js';
+
+const refused = (make: () => unknown, message: RegExp) =>
+  assert.throws(make, error => isKofnError(error, 'INVALID_ARGUMENT') && message.test(error.message));
+
+describe('connect options', () => {
+  it('have defaults for all but the workers', () => {
+    const { clock: _, ...resolved } = resolveConnectOptions({ workers: ['pi1:9090', '[::1]:9090'] });
+    assert.deepEqual(resolved, {
+      workers: ['pi1:9090', '[::1]:9090'],
+      engine: 'auto',
+      threads: 1,
+      connectDeadlineMs: 10_000,
+      maxMessageBytes: 2 ** 28,
+      hooks: {},
+      signal: undefined,
+    });
+  });
+
+  const workers = ['a:1', 'b:2'];
+  const cases: [ConnectOptions, RegExp][] = [
+    [{ workers: [] }, /workers: give at least one address/],
+    [{ workers: 'a:1' as unknown as string[] }, /workers: give at least one address/],
+    [{ workers: ['a:1', 'b'] }, /workers: "b" is not host:port/],
+    [{ workers: ['a:1', 7 as unknown as string] }, /workers: "7" is not host:port/],
+    [{ workers: ['a:1', 'b:2', 'a:1'] }, /workers: a:1 is listed twice/],
+    [{ workers, engine: 'cuda' as 'native' }, /engine: "cuda" is not one of auto, native, wasm/],
+    [{ workers, threads: 0 }, /threads: 0 is outside the range 1 to 1024/],
+    [{ workers, threads: 1.5 }, /threads: 1.5 is not a whole number from 1 to 1024/],
+    [{ workers, connectDeadlineMs: NaN }, /connectDeadlineMs: NaN is outside/],
+    [{ workers, maxMessageBytes: 10 }, /maxMessageBytes: 10 is outside the range 1024/],
+  ];
+  for (const [options, message] of cases) {
+    it(`refuse ${message.source}`, () => refused(() => resolveConnectOptions(options), message));
+  }
+});
+
+describe('the code for a number of workers', () => {
+  const cases: [CodeOptions, number, string][] = [
+    [{}, 5, 'sum 4+1'],
+    [{ parity: 0 }, 5, 'uncoded 5+0'],
+    [{ code: 'uncoded' }, 5, 'uncoded 5+0'],
+    [{ parity: 2 }, 5, 'rotation 3+2'],
+    [{ parity: 1, code: 'rotation' }, 5, 'rotation 4+1'],
+    // Copies go on whole rounds of workers; what does not fill one stays free.
+    [{ code: 'replication' }, 5, 'replication 2+2'],
+    [{ parity: 2, code: 'replication' }, 6, 'replication 2+4'],
+  ];
+  for (const [options, workers, expected] of cases) {
+    it(`${JSON.stringify(options)} on ${workers}: ${expected}`, () => {
+      const { code, k, r, n } = resolveCode(options, workers);
+      assert.equal(`${code} ${k}+${r}`, expected);
+      assert.equal(n, k + r);
+    });
+  }
+
+  const wrong: [CodeOptions, number, RegExp][] = [
+    [{ parity: 5 }, 5, /parity: 5 with 5 workers leaves no data block; give a parity below 5, or more workers/],
+    [{ parity: 1 }, 1, /parity: 1 with 1 worker leaves no data block/],
+    [{ parity: -1 }, 5, /parity: -1 is outside the range/],
+    [{ parity: 0.5 }, 5, /parity: 0.5 is not a whole number/],
+    [{ code: 'sum', parity: 2 }, 5, /sum has exactly 1 parity block, got parity 2; use rotation/],
+    [{ code: 'uncoded', parity: 1 }, 5, /uncoded has no parity blocks, got parity 1/],
+    [{ code: 'magic' as 'sum' }, 5, /code: "magic" is not one of uncoded, replication, sum, rotation/],
+  ];
+  for (const [options, workers, message] of wrong) {
+    it(`refuses ${message.source}`, () => refused(() => resolveCode(options, workers), message));
+  }
+});
