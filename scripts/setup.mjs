@@ -39,7 +39,7 @@ function build() {
   run(process.execPath, args);
   // Files that packages read at run time and that live at the root of the repository.
   copy(at('protos'), at('packages', 'wire', 'protos'));
-  copy(at('models'), at('packages', 'cli', 'models'), file => !file.endsWith('.py'));
+  copy(at('models'), at('packages', 'cli', 'models'), file => !/\.(py|mjs)$/.test(file));
 }
 
 function copy(from, to, filter = () => true) {

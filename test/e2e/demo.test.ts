@@ -21,6 +21,7 @@ describe('kofn demo', () => {
     using sandbox = new Sandbox();
     const outcome = await sandbox.run('demo', '--requests', '30', '--json');
     assert.equal(outcome.code, 0, outcome.stderr);
+    assert.doesNotMatch(outcome.stderr, /warning/i);
     const { coded, uncoded, ...top } = json<Figures & { coded: Figures; uncoded: Figures }>(outcome);
     assert.deepEqual(top, coded, "the coded pass's keys stand at the top too");
 

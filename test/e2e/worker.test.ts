@@ -51,7 +51,7 @@ describe('kofn worker', () => {
       const { child, end, line, dataDir } = await startWorker(sandbox, '--json', option, limit);
       const { address } = JSON.parse(line) as { address: string };
       const outcome = await sandbox.run(
-        ...['run', MODEL, '--workers', address, '--parity', '0', '--random', '1', '--layers', '/fc1/Gemm', '--json'],
+        ...['run', MODEL, '--workers', address, '--parity', '0', '--random', '1', '--layers', 'fc1', '--json'],
         ...['--on-loss', 'fail'],
       );
       assert.equal(outcome.code, 1, outcome.stderr);

@@ -19,10 +19,8 @@ export interface DemoArguments {
 /** Returns the exit code: 1 when the coded pass lost or changed an answer, or the kill did not hit. */
 export async function demo({ requests, json }: DemoArguments, signal: AbortSignal): Promise<number> {
   const data = await loadDemoData();
-  note(
-    `Classifying ${requests} Fashion-MNIST pictures on ${DEMO_WORKERS} worker processes; worker ${KILLED_WORKER} is killed ` +
-      `(SIGKILL) while it holds request ${Math.floor(requests / 3)}.`,
-  );
+  note(`Classifying ${requests} Fashion-MNIST pictures on ${DEMO_WORKERS} worker processes;`);
+  note(`worker ${KILLED_WORKER} is killed (SIGKILL) while it holds request ${Math.floor(requests / 3)}.`);
   const expected = await uncodedLogits(data, requests, signal);
   const shared = { requests, data, expected, signal };
   note(`1/2 coded: any 4 of ${DEMO_WORKERS} answers are enough`);
