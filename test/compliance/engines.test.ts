@@ -136,6 +136,46 @@ for (const name of ENGINE_NAMES) {
       }
     });
 
+    it('runs a residual sum whose addend is an output too, which kills a process when ONNX Runtime fuses it', async () => {
+      const conv = (inputs: string[], output: string, size: number, group: number) => {
+        const pad = size - 1;
+        return { op: 'Conv', inputs, outputs: [output], attributes: { group, pads: [pad, pad, 0, 0] } };
+      };
+      const initializers = {
+        bias: normal([2]),
+        w2x2x3x3: normal([2, 2, 3, 3]),
+        w2x1x3x3: normal([2, 1, 3, 3]),
+        w6x2x3x3: normal([6, 2, 3, 3]),
+        w2x3x1x1: normal([2, 3, 1, 1]),
+      };
+      const withOutputs = (...names: string[]) =>
+        write({
+          nodes: [
+            { op: 'Relu', inputs: ['x'], outputs: ['r'] },
+            conv(['r', 'w2x2x3x3', 'bias'], 'a', 3, 2),
+            conv(['a', 'w2x1x3x3', 'bias'], 'b', 3, 2),
+            conv(['a', 'w6x2x3x3'], 'c', 3, 1),
+            conv(['c', 'w2x3x1x1', 'bias'], 'addend', 1, 2),
+            conv(['b', 'w2x1x3x3'], 'd', 3, 2),
+            { op: 'Add', inputs: ['addend', 'd'], outputs: ['sum'] },
+          ],
+          inputs: { x: { dtype: 'float32', shape: [1, 4, 8, 9] } },
+          outputs: Object.fromEntries(names.map(output => [output, { dtype: 'float32' }])),
+          initializers,
+        });
+      await using fusible = await engine.open(withOutputs('addend', 'sum'));
+      await using plain = await engine.open(withOutputs('addend', 'd'));
+      for (let i = 0; i < 50; i++) {
+        const x = normal([1, 4, 8, 9]);
+        const { sum } = await fusible.run({ x });
+        const { addend, d } = await plain.run({ x });
+        sum!.data.forEach((value, at) => {
+          const expected = Number(addend!.data[at]) + Number(d!.data[at]);
+          assert.ok(Math.abs(Number(value) - expected) <= 1e-4 * (1 + Math.abs(expected)), `${value} ${expected}`);
+        });
+      }
+    });
+
     it('fails typed when the runtime does, in its words, and goes on', async () => {
       await using session = await engine.open(
         write({

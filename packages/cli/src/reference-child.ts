@@ -55,7 +55,13 @@ async function handle(command: OpenCommand | RunCommand): Promise<Answer> {
 
 async function open(command: OpenCommand): Promise<Opened> {
   const { engine, modelPath, threads } = command;
-  const options = { intraOpNumThreads: threads, interOpNumThreads: 1, logSeverityLevel: 3 } as const;
+  const options = {
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    logSeverityLevel: 3,
+    // As in the engine: this fusion kills the process for some models (packages/engine/src/onnx-runtime.ts).
+    extra: { optimization: { disable_specified_optimizers: 'ConvAddActivationFusion' } },
+  } as const;
   const native = engine === 'wasm' ? undefined : await loadNative(engine);
   if (native !== undefined) {
     return { session: await native.InferenceSession.create(modelPath, options), TensorClass: native.Tensor };

@@ -15,8 +15,12 @@ export function sessionOptions(threads: number): InferenceSession.SessionOptions
     executionMode: 'sequential',
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
-    // A packed copy of the weights doubles memory and gains nothing at one row (docs/adr/0001-prepacking.md).
-    extra: { session: { disable_prepacking: '1' } },
+    extra: {
+      // A packed copy of the weights doubles memory and gains nothing at one row (docs/adr/0001-prepacking.md).
+      session: { disable_prepacking: '1' },
+      // Conv + Add with an addend that is an output of the model too: the fused node kills the process (1.27).
+      optimization: { disable_specified_optimizers: 'ConvAddActivationFusion' },
+    },
   };
 }
 

@@ -41,7 +41,7 @@ export function subModel(
 
 /** The whole model with `values` as outputs instead of its own; inputs and constants among them are left out. */
 export function probeModel(model: OnnxModel, values: readonly string[]): ModelFiles {
-  const made = values.filter(value => model.producers.has(value));
+  const made = [...new Set(values)].filter(value => model.producers.has(value));
   const wanted = made.length > 0 ? made : model.outputs.map(output => output.name);
   return subModel(
     model,

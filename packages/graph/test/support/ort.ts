@@ -17,6 +17,8 @@ export async function runModel(files: ModelFiles, feeds: Tensors): Promise<Recor
       logSeverityLevel: 4,
       intraOpNumThreads: 1,
       interOpNumThreads: 1,
+      // It kills the process for some models (test/compliance/engines.test.ts).
+      extra: { optimization: { disable_specified_optimizers: 'ConvAddActivationFusion' } },
     });
     const given = Object.entries(feeds).map(([name, value]) => [name, toOrt(value)] as const);
     const results = await session.run(Object.fromEntries(given));
