@@ -124,7 +124,7 @@ async function check(engine: Engine, code: Code, { layer, input, rng }: Case): P
   const replies = [];
   for (let block = 0; block < code.n; block++) {
     const blockUnits = encoding.partition.groups * encoding.partition.blockUnits;
-    const files = shardModel(layer, { ...encoding.block(block), units: blockUnits });
+    const files = shardModel([{ layer, ...encoding.block(block), units: blockUnits }]);
     replies.push((await runModel(engine, files, input)).data);
   }
   const [batch, inner] = conv === undefined ? [shape[0]!, 1] : [shape[0]!, elementCount(shape.slice(2))];

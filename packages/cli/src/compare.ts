@@ -1,6 +1,5 @@
 /** How far an answer is from the uncoded model's. */
-import { formatShape, KofnError, type Tensor, type Tensors } from '@kofn/core';
-import { fromHalf } from './half.js';
+import { formatShape, fromHalf, KofnError, type Tensor, type Tensors } from '@kofn/core';
 
 /** A request whose largest relative error is above this counts as wrong. */
 export const WRONG_ABOVE = 1e-4;

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { compareOutputs } from '../src/compare.js';
 import { describeError, exitCodeOf } from '../src/exit.js';
-import { fromHalf, toHalf } from '../src/half.js';
+import { fromHalf, toHalf } from '@kofn/core';
 import { fileNames } from '../src/output.js';
 import { formatBytes, formatCount, formatError, formatMs, table } from '../src/render.js';
 import { percentile } from '../src/stats.js';

@@ -18,4 +18,6 @@ export interface Backend {
   readonly version: string;
   /** Opens `model.onnx` in `folder`, which exists. Throws whatever the runtime throws. */
   open(folder: string, threads: number): Promise<BackendSession>;
+  /** Writes the normalised `modelFile` to `target` (engine.ts). */
+  normalise?(modelFile: string, target: string): Promise<void>;
 }

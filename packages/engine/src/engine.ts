@@ -59,4 +59,11 @@ export interface Engine extends AsyncDisposable {
    * rename, but not written: native sessions map it.
    */
   open(location: string, options?: OpenOptions): Promise<Session>;
+  /**
+   * Writes the model at `modelFile` to the folder `target` as ONNX Runtime has it after its basic graph optimisation
+   * (constants and BatchNormalization folded, local functions inlined, float16 operators that it lacks between Casts; only
+   * standard operators): `model.onnx`, and `weights.bin` for what is large. Absent where the engine cannot (WebAssembly
+   * writes no files). Throws NOT_FOUND, INVALID_MODEL, RESOURCE_EXHAUSTED, CANCELLED.
+   */
+  readonly normalise?: ((modelFile: string, target: string) => Promise<void>) | undefined;
 }

@@ -4,7 +4,7 @@
  */
 import path from 'node:path';
 import type { Backend } from './backend.js';
-import { sessionOptions, wrapSession } from './onnx-runtime.js';
+import { normaliseOptions, sessionOptions, wrapSession } from './onnx-runtime.js';
 
 export async function openNative(): Promise<Backend> {
   const { InferenceSession, Tensor, env } = (await import('onnxruntime-node')).default;
@@ -15,6 +15,11 @@ export async function openNative(): Promise<Backend> {
       // By path, so that the runtime maps the weights from `weights.bin` and never holds them twice.
       const session = await InferenceSession.create(file, sessionOptions(threads));
       return wrapSession(session, Tensor);
+    },
+    async normalise(modelFile, target) {
+      // Opening a session is what writes the model; nothing is run.
+      const session = await InferenceSession.create(modelFile, normaliseOptions(path.join(target, 'model.onnx')));
+      await session.release();
     },
   };
 }

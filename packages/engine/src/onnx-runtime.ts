@@ -24,6 +24,22 @@ export function sessionOptions(threads: number): InferenceSession.SessionOptions
   };
 }
 
+/** Options of a session that writes the model to `file` as the basic optimisation leaves it, its weights beside it. */
+export function normaliseOptions(file: string): InferenceSession.SessionOptions {
+  return {
+    ...sessionOptions(1),
+    graphOptimizationLevel: 'basic',
+    optimizedModelFilePath: file,
+    extra: {
+      session: {
+        disable_prepacking: '1',
+        optimized_model_external_initializers_file_name: 'weights.bin',
+        optimized_model_external_initializers_min_size_in_bytes: '1024',
+      },
+    },
+  };
+}
+
 export async function wrapSession(session: InferenceSession, TensorClass: TensorConstructor): Promise<BackendSession> {
   try {
     return wrap(session, TensorClass);

@@ -10,6 +10,7 @@ export interface ThreadData {
 
 export type Request =
   | { readonly kind: 'open'; readonly folder: string; readonly threads: number }
+  | { readonly kind: 'normalise'; readonly modelFile: string; readonly target: string }
   | { readonly kind: 'run'; readonly session: number; readonly feeds: Tensors }
   | { readonly kind: 'release'; readonly session: number };
 
@@ -19,12 +20,14 @@ export interface Opened {
   readonly outputs: readonly ValueInfo[];
 }
 
+export type Answer = Opened | Tensors | undefined;
+
 /** 'close' has no answer: the thread ends. */
 export type ToThread = (Request & { readonly id: number }) | { readonly kind: 'close' };
 
 export type FromThread =
   | { readonly kind: 'ready'; readonly version: string }
-  | { readonly kind: 'done'; readonly id: number; readonly value: Opened | Tensors | undefined }
+  | { readonly kind: 'done'; readonly id: number; readonly value: Answer }
   | { readonly kind: 'failed'; readonly id: number | undefined; readonly code: ErrorCode; readonly message: string };
 
 /**

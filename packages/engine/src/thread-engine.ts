@@ -15,6 +15,7 @@ import { createGate, guardExit, shut, type Gate } from './gate.js';
 import type { Engine, EngineName, OpenOptions, RunOptions, Session } from './engine.js';
 import {
   prepareTransfer,
+  type Answer,
   type FromThread,
   type Opened,
   type Request,
@@ -23,7 +24,7 @@ import {
 } from './protocol.js';
 
 interface Pending {
-  resolve(value: Opened | Tensors | undefined): void;
+  resolve(value: Answer): void;
   reject(error: KofnError): void;
 }
 
@@ -65,6 +66,7 @@ function abortOnDispose(): { signal: AbortSignal } & Disposable {
 class ThreadEngine implements Engine {
   readonly name: EngineName;
   readonly version: string;
+  readonly normalise: Engine['normalise'];
   readonly #thread: Worker;
   readonly #gate: Gate;
   readonly #exited: Promise<void>;
@@ -83,6 +85,11 @@ class ThreadEngine implements Engine {
     thread.on('error', (error: Error) => this.#end(new KofnError('ENGINE', crashed(name, error.message))));
     thread.on('exit', code => this.#end(new KofnError('ENGINE', crashed(name, `exit code ${code}`))));
     thread.unref();
+    if (name === 'native') {
+      this.normalise = async (modelFile, target) => {
+        await this.#call({ kind: 'normalise', modelFile, target });
+      };
+    }
   }
 
   async open(location: string, { threads = 1 }: OpenOptions = {}): Promise<Session> {
@@ -126,10 +133,10 @@ class ThreadEngine implements Engine {
     };
   }
 
-  #call(request: Request, buffers: ArrayBuffer[] = [], group?: Set<Pending>): Promise<Opened | Tensors | undefined> {
+  #call(request: Request, buffers: ArrayBuffer[] = [], group?: Set<Pending>): Promise<Answer> {
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
     const id = ++this.#calls;
-    return new Promise<Opened | Tensors | undefined>((resolve, reject) => {
+    return new Promise<Answer>((resolve, reject) => {
       const pending: Pending = {
         resolve: value => (group?.delete(pending), resolve(value)),
         reject: error => (group?.delete(pending), reject(error)),

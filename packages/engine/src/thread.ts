@@ -16,8 +16,8 @@ import { enter, leave } from './gate.js';
 import { openNative } from './native.js';
 import {
   prepareTransfer,
+  type Answer,
   type FromThread,
-  type Opened,
   type Request,
   type ThreadData,
   type ToThread,
@@ -82,7 +82,7 @@ async function inside<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-async function serve(backend: Backend, request: Request): Promise<Opened | Tensors | undefined> {
+async function serve(backend: Backend, request: Request): Promise<Answer> {
   switch (request.kind) {
     case 'open': {
       await requireFile(path.join(request.folder, 'model.onnx'));
@@ -91,6 +91,14 @@ async function serve(backend: Backend, request: Request): Promise<Opened | Tenso
       });
       sessions.set(++opened, session);
       return { session: opened, inputs: session.inputs, outputs: session.outputs };
+    }
+    case 'normalise': {
+      const { modelFile, target } = request;
+      await requireFile(modelFile);
+      await backend.normalise?.(modelFile, target).catch((error: unknown) => {
+        throw runtimeError(error, 'INVALID_MODEL', `ONNX Runtime cannot open the model ${modelFile}`);
+      });
+      return undefined;
     }
     case 'run':
       if (closing.has(request.session)) throw new KofnError('CANCELLED', 'the session is closed');

@@ -1,13 +1,24 @@
 /**
  * Which nodes are linear layers that can be coded by their weights, and why the others are not: Conv, Gemm and MatMul
- * whose weights are constant float32.
+ * whose weights are constant float32, or float16 cast to it.
  */
-import { allFinite, elementCount, type Tensor } from '@kofn/core';
+import { allFinite, elementCount, fromHalf, type Tensor } from '@kofn/core';
 import type { GraphNode, OnnxModel } from './graph.js';
-import type { ConvAttributes, LinearLayer } from './linear-layer.js';
+import { transposed, type ConvAttributes, type LinearLayer } from './linear-layer.js';
 import { constantValue } from './onnx.js';
-import { dtypeOf, floatAttribute, intAttribute, intsAttribute, isStandard, shapeOf, stringAttribute } from './proto.js';
-import { transposed } from './shard-model.js';
+import { isPerUnit } from './plain-form.js';
+import {
+  dtypeOf,
+  floatAttribute,
+  intAttribute,
+  intsAttribute,
+  isStandard,
+  shapeOf,
+  stringAttribute,
+  type TensorProto,
+} from './proto.js';
+
+const FLOAT32 = 1;
 
 interface Linear {
   /** Name of the node. */
@@ -23,6 +34,8 @@ export interface Codable extends Linear {
   readonly hasBias: boolean;
   /** Value that the layer reads. */
   readonly dataInput: string;
+  /** How a shard takes it (linear-layer.ts, `shardInput`): layers of one input and form can share it. */
+  readonly inputForm: 'image' | 'rows' | 'columns';
   readonly output: string;
   /** Bytes of weights and bias. */
   readonly weightBytes: number;
@@ -70,7 +83,7 @@ function withReason(node: GraphNode, operator: Linear['operator'], found: Found 
 
 function conv(model: OnnxModel, node: GraphNode): Found | string {
   const [dataInput = '', weightName = '', biasName = ''] = node.proto.input ?? [];
-  if (model.constants.has(dataInput)) return 'its input is constant';
+  if (isConstant(model, dataInput)) return 'its input is constant';
   const weights = constantWeights(model, weightName);
   if (typeof weights === 'string') return weights;
   const [units = 0, channels = 0, ...rest] = weights.shape;
@@ -96,6 +109,7 @@ function conv(model: OnnxModel, node: GraphNode): Found | string {
   return {
     ...sizes(units, fanIn, groups, bias !== undefined),
     dataInput,
+    inputForm: 'image',
     layer: () => ({
       name: node.name,
       operator: 'Conv',
@@ -110,12 +124,12 @@ function conv(model: OnnxModel, node: GraphNode): Found | string {
 
 function gemm(model: OnnxModel, node: GraphNode): Found | string {
   const [dataInput = '', weightName = '', biasName = ''] = node.proto.input ?? [];
-  if (model.constants.has(dataInput)) return 'its first factor is constant, not its input';
-  if (intAttribute(node.proto, 'transA', 0) !== 0) return 'its input is transposed (transA)';
+  if (isConstant(model, dataInput)) return 'its first factor is constant, not its input';
   const weights = constantWeights(model, weightName);
   if (typeof weights === 'string') return weights;
   if (weights.shape.length !== 2) return `weights of shape [${weights.shape.join()}] are not a matrix`;
   const transB = intAttribute(node.proto, 'transB', 0) !== 0;
+  const columnsIn = intAttribute(node.proto, 'transA', 0) !== 0;
   const [rows = 0, columns = 0] = weights.shape;
   const [units, fanIn] = transB ? [rows, columns] : [columns, rows];
   const alpha = floatAttribute(node.proto, 'alpha', 1);
@@ -128,6 +142,7 @@ function gemm(model: OnnxModel, node: GraphNode): Found | string {
   return {
     ...sizes(units, fanIn, 1, addend !== undefined),
     dataInput,
+    inputForm: columnsIn ? 'columns' : 'rows',
     layer: () => {
       const values = weights.read();
       const bias = addend?.read();
@@ -138,27 +153,31 @@ function gemm(model: OnnxModel, node: GraphNode): Found | string {
         fanIn,
         weights: scaled(transB ? values : transposed(values, fanIn, units), alpha),
         bias: bias && scaled(bias.length === 1 ? new Float32Array(units).fill(bias[0]!) : bias, beta),
+        ...(columnsIn ? { columnsIn } : {}),
       };
     },
   };
 }
 
 function matMul(model: OnnxModel, node: GraphNode): Found | string {
-  const [dataInput = '', weightName = ''] = node.proto.input ?? [];
-  if (model.constants.has(dataInput)) return 'its left factor is constant, not its input';
-  const weights = constantWeights(model, weightName);
+  const [left = '', right = ''] = node.proto.input ?? [];
+  const isLeft = isConstant(model, left);
+  if (isLeft && isConstant(model, right)) return 'both its factors are constant';
+  const weights = constantWeights(model, isLeft ? left : right);
   if (typeof weights === 'string') return weights;
   if (weights.shape.length !== 2) return `weights of shape [${weights.shape.join()}] are not a matrix`;
-  const [fanIn = 0, units = 0] = weights.shape;
+  const [units = 0, fanIn = 0] = isLeft ? weights.shape : [...weights.shape].reverse();
   return {
     ...sizes(units, fanIn, 1, false),
-    dataInput,
+    dataInput: isLeft ? right : left,
+    inputForm: isLeft ? 'columns' : 'rows',
     layer: () => ({
       name: node.name,
       operator: 'MatMul',
       units,
       fanIn,
-      weights: transposed(weights.read(), fanIn, units),
+      weights: isLeft ? weights.read() : transposed(weights.read(), fanIn, units),
+      ...(isLeft ? { columnsIn: true, columnsOut: true } : {}),
     }),
   };
 }
@@ -168,24 +187,34 @@ interface Weights {
   read(): Float32Array;
 }
 
-/** Constant, finite float32 weights, or why they are not. */
+/** Constant, finite float32 weights, or why they are not. float16 weights that the model casts are such weights. */
 function constantWeights(model: OnnxModel, name: string): Weights | string {
-  const constant = model.constants.get(name);
+  const constant = model.constants.get(name) ?? castConstant(model, name);
   if (constant === undefined) return `"${name}" is computed, not constant`;
   const dtype = dtypeOf(constant.dataType);
-  if (dtype !== 'float32') return `"${name}" is ${dtype ?? 'of an unknown type'}, not float32`;
-  const read = () => (constantValue(model, constant) as Tensor & { data: Float32Array }).data;
+  const isCast = constant !== model.constants.get(name);
+  if (dtype !== (isCast ? 'float16' : 'float32')) return `"${name}" is ${dtype ?? 'of an unknown type'}, not float32`;
+  const read = () => {
+    const { data } = constantValue(model, constant) as Tensor & { data: Float32Array | Uint16Array };
+    return isCast ? Float32Array.from(data, fromHalf) : (data as Float32Array);
+  };
   if (!allFinite(read())) return `"${name}" has NaN or infinity`;
   return { shape: shapeOf(constant), read };
 }
 
-function sizes(units: number, fanIn: number, groups: number, hasBias: boolean) {
-  return { units, fanIn, groups, hasBias, weightBytes: 4 * units * (fanIn + (hasBias ? 1 : 0)) };
+/** The constant that a Cast to float32 makes `name` of: ONNX Runtime runs float16 operators so, and does not fold the cast. */
+function castConstant(model: OnnxModel, name: string): TensorProto | undefined {
+  const producer = model.producers.get(name);
+  if (producer?.op !== 'Cast' || !isStandard(producer.proto)) return undefined;
+  return intAttribute(producer.proto, 'to', 0) === FLOAT32 ? model.constants.get(producer.reads[0]!) : undefined;
 }
 
-function isPerUnit(shape: readonly number[], units: number): boolean {
-  const count = elementCount(shape);
-  return count === 1 ? shape.length <= 2 : count === units && shape[shape.length - 1] === units && shape.length <= 2;
+function isConstant(model: OnnxModel, name: string): boolean {
+  return (model.constants.get(name) ?? castConstant(model, name)) !== undefined;
+}
+
+function sizes(units: number, fanIn: number, groups: number, hasBias: boolean) {
+  return { units, fanIn, groups, hasBias, weightBytes: 4 * units * (fanIn + (hasBias ? 1 : 0)) };
 }
 
 function scaled(values: Float32Array, factor: number): Float32Array {

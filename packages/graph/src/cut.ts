@@ -1,12 +1,15 @@
 /**
  * Cuts a model at its coded nodes: what is left between them becomes segments, ONNX models that the master runs itself.
+ * Coded nodes that read the same value (an Inception's branches, a transformer's Q, K and V) make one step: the value goes to
+ * the workers once.
  *
  * A node's level is the largest number of coded nodes on a path from an input to it. Local nodes of one level that are
  * connected form one segment: nothing in a segment waits for a coded node that itself waits for the segment, and there are as
  * few segments as that allows. What no output needs is left out.
  */
 import { KofnError } from '@kofn/core';
-import type { GraphNode, ModelFiles, OnnxModel } from './graph.js';
+import { findCodable, type Codable } from './codable.js';
+import type { GraphNode, ModelImage, OnnxModel } from './graph.js';
 import { subModel, type ValueTypes } from './sub-model.js';
 
 export interface SegmentStep {
@@ -16,14 +19,15 @@ export interface SegmentStep {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   /** The segment as a model; made anew each time, so that weights are in memory only while they are used. */
-  files(): ModelFiles;
+  image(): ModelImage;
 }
 
+/** Coded nodes that read one value, in one form (`Codable.inputForm`). */
 export interface CodedStep {
   readonly kind: 'coded';
-  readonly node: string;
   readonly input: string;
-  readonly output: string;
+  /** In the model's order. */
+  readonly layers: readonly { readonly node: string; readonly output: string }[];
 }
 
 export interface Cut {
@@ -32,62 +36,79 @@ export interface Cut {
 }
 
 /**
- * `codedNodes` are names of linear nodes (findCodable); `types` are needed for values between segments that are not
- * outputs of linear nodes. Throws NOT_FOUND for a name that is no node.
+ * `codedNodes` are names of codable nodes (findCodable); `types` are needed for values between segments that are not
+ * outputs of linear nodes. Throws NOT_FOUND for a name that is no node, UNSUPPORTED for one that cannot be coded.
  */
 export function cutModel(model: OnnxModel, codedNodes: readonly string[], types: ValueTypes = {}): Cut {
-  const coded = new Set(codedNodes);
-  for (const name of coded) {
-    if (!model.nodes.some(node => node.name === name)) {
-      throw new KofnError('NOT_FOUND', `${model.origin} has no node "${name}"`);
-    }
-  }
-  const needed = neededNodes(model);
-  const levels = levelsOf(needed, model.producers, coded);
+  const coded = codableByName(model, codedNodes);
+  const graph = dataFlow(model, coded);
+  const levels = levelsOf(graph);
   const depth = Math.max(0, ...levels.values());
   const steps: (SegmentStep | CodedStep)[] = [];
   for (let level = 0; level <= depth; level++) {
-    const here = needed.filter(node => levels.get(node) === level);
-    for (const nodes of components(
-      model,
-      here.filter(node => !coded.has(node.name)),
-    )) {
-      steps.push(segment(model, nodes, `segment ${steps.length}`, types));
-    }
-    for (const node of here.filter(candidate => coded.has(candidate.name))) {
-      steps.push({ kind: 'coded', node: node.name, input: node.proto.input![0]!, output: node.outputs[0]! });
-    }
+    const here = graph.nodes.filter(node => levels.get(node) === level);
+    const local = here.filter(node => !coded.has(node.name));
+    for (const nodes of components(graph, local)) steps.push(segment(graph, nodes, `segment ${steps.length}`, types));
+    steps.push(...codedSteps(here.flatMap(node => coded.get(node.name) ?? [])));
   }
   const constants = model.outputs.map(output => output.name).filter(name => model.constants.has(name));
   if (constants.length > 0) {
-    const files = () => subModel(model, [], [], constants, types);
-    steps.push({ kind: 'segment', name: 'constant outputs', nodes: [], inputs: [], outputs: constants, files });
+    const image = () => subModel(model, [], [], constants, types);
+    steps.push({ kind: 'segment', name: 'constant outputs', nodes: [], inputs: [], outputs: constants, image });
   }
   return { steps };
 }
 
-/** The nodes that an output depends on, in the model's order. */
-function neededNodes(model: OnnxModel): GraphNode[] {
+function codableByName(model: OnnxModel, names: readonly string[]): Map<string, Codable> {
+  const reports = new Map(findCodable(model).map(report => [report.node, report]));
+  return new Map(
+    names.map(name => {
+      const report = reports.get(name);
+      if (report?.codable === true) return [name, report];
+      if (report !== undefined) throw new KofnError('UNSUPPORTED', `"${name}" cannot be coded: ${report.reason}`);
+      if (!model.nodes.some(node => node.name === name)) {
+        throw new KofnError('NOT_FOUND', `${model.origin} has no node "${name}"`);
+      }
+      throw new KofnError('UNSUPPORTED', `"${name}" cannot be coded: it is no Conv, Gemm or MatMul`);
+    }),
+  );
+}
+
+/** What an output needs of the model. */
+interface DataFlow {
+  readonly model: OnnxModel;
+  readonly coded: ReadonlyMap<string, Codable>;
+  /** In the model's order. */
+  readonly nodes: readonly GraphNode[];
+  /** Values that a node needs when it runs: of a coded one its data alone, since the workers have its weights. */
+  readonly reads: (node: GraphNode) => readonly string[];
+  readonly readers: ReadonlyMap<string, readonly GraphNode[]>;
+}
+
+function dataFlow(model: OnnxModel, coded: ReadonlyMap<string, Codable>): DataFlow {
+  const reads = (node: GraphNode) => {
+    const report = coded.get(node.name);
+    return report === undefined ? node.reads : [report.dataInput];
+  };
   const needed = new Set<GraphNode>();
   const values = model.outputs.map(output => output.name);
   for (let value = values.pop(); value !== undefined; value = values.pop()) {
     const producer = model.producers.get(value);
     if (producer === undefined || needed.has(producer)) continue;
     needed.add(producer);
-    values.push(...producer.reads);
+    values.push(...reads(producer));
   }
-  return model.nodes.filter(node => needed.has(node));
+  const nodes = model.nodes.filter(node => needed.has(node));
+  const readers = new Map<string, GraphNode[]>();
+  for (const node of nodes) for (const value of reads(node)) readers.set(value, [...(readers.get(value) ?? []), node]);
+  return { model, coded, nodes, reads, readers };
 }
 
-function levelsOf(
-  nodes: readonly GraphNode[],
-  producers: OnnxModel['producers'],
-  coded: ReadonlySet<string>,
-): Map<GraphNode, number> {
+function levelsOf({ model, coded, nodes, reads }: DataFlow): Map<GraphNode, number> {
   const levels = new Map<GraphNode, number>();
   for (const node of nodes) {
-    const before = node.reads.map(value => {
-      const producer = producers.get(value);
+    const before = reads(node).map(value => {
+      const producer = model.producers.get(value);
       return producer === undefined ? 0 : levels.get(producer)! + (coded.has(producer.name) ? 1 : 0);
     });
     levels.set(node, Math.max(0, ...before));
@@ -95,8 +116,20 @@ function levelsOf(
   return levels;
 }
 
+/** One step for the nodes of one level that read the same value in the same form. */
+function codedSteps(reports: readonly Codable[]): CodedStep[] {
+  const steps = new Map<string, { kind: 'coded'; input: string; layers: { node: string; output: string }[] }>();
+  for (const { node, output, dataInput, inputForm } of reports) {
+    const key = `${inputForm} ${dataInput}`;
+    const step = steps.get(key) ?? { kind: 'coded', input: dataInput, layers: [] };
+    step.layers.push({ node, output });
+    steps.set(key, step);
+  }
+  return [...steps.values()];
+}
+
 /** Sets of nodes that are connected by values they make and read, each in the model's order. */
-function components(model: OnnxModel, nodes: readonly GraphNode[]): GraphNode[][] {
+function components({ model }: DataFlow, nodes: readonly GraphNode[]): GraphNode[][] {
   const parent = new Map(nodes.map(node => [node, node]));
   const root = (node: GraphNode): GraphNode => {
     let top = node;
@@ -120,14 +153,19 @@ function components(model: OnnxModel, nodes: readonly GraphNode[]): GraphNode[][
   return [...sets.values()];
 }
 
-function segment(model: OnnxModel, nodes: readonly GraphNode[], name: string, types: ValueTypes): SegmentStep {
+function segment(
+  { model, readers }: DataFlow,
+  nodes: readonly GraphNode[],
+  name: string,
+  types: ValueTypes,
+): SegmentStep {
   const inside = new Set(nodes);
   const made = new Set(nodes.flatMap(node => node.outputs));
   const reads = new Set(nodes.flatMap(node => node.reads));
   const results = new Set(model.outputs.map(output => output.name));
   const inputs = [...reads].filter(value => !made.has(value) && !model.constants.has(value));
   const outputs = [...made].filter(
-    value => results.has(value) || (model.consumers.get(value) ?? []).some(reader => !inside.has(reader)),
+    value => results.has(value) || (readers.get(value) ?? []).some(reader => !inside.has(reader)),
   );
   return {
     kind: 'segment',
@@ -135,6 +173,6 @@ function segment(model: OnnxModel, nodes: readonly GraphNode[], name: string, ty
     nodes: nodes.map(node => node.name),
     inputs,
     outputs,
-    files: () => subModel(model, nodes, inputs, outputs, types),
+    image: () => subModel(model, nodes, inputs, outputs, types),
   };
 }

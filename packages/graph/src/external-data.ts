@@ -7,6 +7,9 @@ import { onnx, type TensorProto } from './proto.js';
 
 type ReadExternal = OnnxModel['readExternal'];
 
+/** One read call takes less than 2 GiB. */
+const MAX_READ_BYTES = 2 ** 30;
+
 /**
  * Where a tensor's bytes stand, or undefined when they are in the model itself. Throws INVALID_MODEL (an offset or length
  * that is no number of bytes).
@@ -35,28 +38,44 @@ export function externalFiles(folder: string): ReadExternal {
     if (location === '' || inside.startsWith('..') || path.isAbsolute(inside)) {
       throw new KofnError('INVALID_MODEL', `external data at "${location}" is outside the model's folder ${folder}`);
     }
-    let handle: number;
+    const handle = openFile(file);
     try {
-      handle = openSync(file, 'r');
-    } catch (cause) {
-      const message = `the model's external data ${file} cannot be read; copy it next to the model`;
-      throw new KofnError('NOT_FOUND', message, { cause });
-    }
-    try {
-      const size = fstatSync(handle).size;
-      const length = byteLength ?? Math.max(0, size - offset);
-      if (offset + length > size) throw tooShort(file, offset + length, size);
-      const bytes = new Uint8Array(length);
-      for (let at = 0; at < length;) {
-        const read = readSync(handle, bytes, at, length - at, offset + at);
-        if (read === 0) throw tooShort(file, offset + length, offset + at);
-        at += read;
-      }
-      return bytes;
+      return readAt(handle, file, offset, byteLength);
     } finally {
       closeSync(handle);
     }
   };
+}
+
+/** Reads from one open file, whatever the location, until it is closed: the file may be removed in the meantime. */
+export function openExternal(file: string): { readonly read: ReadExternal; close(): void } {
+  const handle = openFile(file);
+  return {
+    read: (_, offset, byteLength) => readAt(handle, file, offset, byteLength),
+    close: () => closeSync(handle),
+  };
+}
+
+function openFile(file: string): number {
+  try {
+    return openSync(file, 'r');
+  } catch (cause) {
+    const message = `the model's external data ${file} cannot be read; copy it next to the model`;
+    throw new KofnError('NOT_FOUND', message, { cause });
+  }
+}
+
+function readAt(handle: number, file: string, offset: number, byteLength: number | undefined): Uint8Array {
+  const size = fstatSync(handle).size;
+  const length = byteLength ?? Math.max(0, size - offset);
+  if (offset + length > size) throw tooShort(file, offset + length, size);
+  const bytes = new Uint8Array(length);
+  for (let at = 0; at < length;) {
+    const read = readSync(handle, bytes, at, Math.min(length - at, MAX_READ_BYTES), offset + at);
+    if (read === 0) throw tooShort(file, offset + length, offset + at);
+    at += read;
+  }
+  return bytes;
 }
 
 /** Reads from `weights`, the bytes of the one file `weights.bin`. */

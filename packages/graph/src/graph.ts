@@ -17,6 +17,18 @@ export interface ModelFiles {
   readonly weights: Uint8Array;
 }
 
+/**
+ * A model about to be written: its bytes, and the weights beside it, of which each part is read when its turn comes and let
+ * go again, so that a model need not fit in memory.
+ */
+export interface ModelImage {
+  readonly model: Uint8Array;
+  /** Bytes of weights.bin; 0 when there is none. */
+  readonly weightsBytes: number;
+  /** In ascending order of `offset`; what is between them is zeros. */
+  readonly parts: readonly { readonly offset: number; readonly read: () => Uint8Array }[];
+}
+
 export interface GraphNode {
   /** The model's own name, or one made from operator and position where it has none or repeats one. */
   readonly name: string;
@@ -32,6 +44,8 @@ export interface OnnxModel {
   readonly origin: string;
   /** Without initializers, which may be overridden but need not be given. */
   readonly inputs: readonly ValueInfo[];
+  /** Initializers that are inputs too (as all are in IR 3): a caller may give another value. */
+  readonly overridable: readonly ValueInfo[];
   readonly outputs: readonly ValueInfo[];
   /** In topological order; Constant nodes left out, see `constants`. */
   readonly nodes: readonly GraphNode[];

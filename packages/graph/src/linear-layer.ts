@@ -2,7 +2,7 @@
  * A linear layer as the encoder and the shard models see it: output = weights · input + bias, whatever ONNX node or
  * user object it came from. All shape arithmetic of coded layers is in this file.
  */
-import { elementCount, formatShape, KofnError, type Shape } from '@kofn/core';
+import { elementCount, float32, formatShape, KofnError, type Float32Tensor, type Shape, type Tensor } from '@kofn/core';
 
 /** Attributes of a convolution, ONNX's Conv semantics; arrays have one entry a spatial dimension (d of them). */
 export interface ConvAttributes {
@@ -30,6 +30,10 @@ export interface LinearLayer {
   readonly bias?: Float32Array | undefined;
   /** Only for Conv. */
   readonly conv?: ConvAttributes | undefined;
+  /** Dense: the input has its samples in columns, [..., fanIn, rows] (Gemm's transA, a MatMul with weights on the left). */
+  readonly columnsIn?: boolean | undefined;
+  /** Dense: so has the output, [..., units, rows] (a MatMul with weights on the left). */
+  readonly columnsOut?: boolean | undefined;
 }
 
 /** A layer without its weights: all that its shapes depend on. */
@@ -41,20 +45,12 @@ export function groupsOf(layer: Pick<LinearLayer, 'conv'>): number {
 }
 
 /**
- * Shape of the whole output for an input of shape `input`: dense [...leading, fanIn] → [...leading, units]; conv
- * [N, channels, ...spatial] → [N, units, ...]. Throws SHAPE_MISMATCH naming layer, expected and given shape.
+ * Shape of the whole output for an input of shape `input`: dense [...leading, fanIn] → [...leading, units] (see columnsIn and
+ * columnsOut for the others); conv [N, channels, ...spatial] → [N, units, ...]. Throws SHAPE_MISMATCH naming layer, expected
+ * and given shape.
  */
 export function outputShape(layer: LayerGeometry, input: Shape): number[] {
-  if (layer.conv === undefined) {
-    if (
-      input.length < 1 ||
-      input[input.length - 1] !== layer.fanIn ||
-      (layer.operator === 'Gemm' && input.length !== 2)
-    ) {
-      throw mismatch(layer, layer.operator === 'Gemm' ? `[N,${layer.fanIn}]` : `[…,${layer.fanIn}]`, input);
-    }
-    return [...input.slice(0, -1), layer.units];
-  }
+  if (layer.conv === undefined) return denseOutputShape(layer, input);
   const { conv } = layer;
   const dims = conv.kernel.length;
   const channels = (layer.fanIn / conv.kernel.reduce((a, b) => a * b, 1)) * conv.groups;
@@ -63,6 +59,49 @@ export function outputShape(layer: LayerGeometry, input: Shape): number[] {
   const spatial = conv.kernel.map((kernel, i) => convOutputSize(conv, i, kernel, input[i + 2]!));
   if (spatial.some(size => size < 1)) throw mismatch(layer, `${expected} at least as large as the kernel`, input);
   return [input[0]!, layer.units, ...spatial];
+}
+
+function denseOutputShape(layer: LayerGeometry, input: Shape): number[] {
+  const { operator, fanIn, units } = layer;
+  const [leading, rows] = [input.slice(0, -2), input.slice(-1)];
+  const isMatrix = operator === 'Gemm' ? input.length === 2 : input.length >= 2;
+  if (layer.columnsIn !== true || (input.length === 1 && operator === 'MatMul')) {
+    if (input.at(-1) === fanIn && (isMatrix || operator === 'MatMul')) return [...input.slice(0, -1), units];
+    throw mismatch(layer, operator === 'Gemm' ? `[N,${fanIn}]` : `[…,${fanIn}]`, input);
+  }
+  if (input.at(-2) !== fanIn || !isMatrix)
+    throw mismatch(layer, `${operator === 'Gemm' ? '[' : '[…,'}${fanIn},N]`, input);
+  return layer.columnsOut === true ? [...leading, units, ...rows] : [...leading, ...rows, units];
+}
+
+/**
+ * `input` as a shard takes it: a convolution's as it is, dense [rows, fanIn] over the same elements, which are moved only
+ * where they stand in columns.
+ */
+export function shardInput(layer: LayerGeometry, input: Tensor): Tensor {
+  if (layer.conv !== undefined) return input;
+  const rows = elementCount(input.shape) / layer.fanIn;
+  const shape = [rows, layer.fanIn];
+  if (layer.columnsIn !== true || input.shape.length < 2) return { ...input, shape };
+  return float32(shape, transposed(input.data as Float32Array, layer.fanIn, input.shape.at(-1)!));
+}
+
+/** The layer's output, of shape `shape`, from `values`: dense [rows, units], conv as it is. `values` may become its data. */
+export function layerOutput(layer: LayerGeometry, shape: Shape, values: Float32Array): Float32Tensor {
+  if (layer.columnsOut !== true || shape.length < 2) return float32(shape, values);
+  return float32(shape, transposed(values, shape.at(-1)!, layer.units));
+}
+
+/** Matrices of `rows` × `columns`, one after the other, each transposed to columns × rows. */
+export function transposed(values: Float32Array, rows: number, columns: number): Float32Array {
+  const size = rows * columns;
+  const result = new Float32Array(values.length);
+  for (let start = 0; start < values.length; start += size) {
+    for (let row = 0, from = start; row < rows; row++) {
+      for (let to = start + row, column = 0; column < columns; column++, to += rows) result[to] = values[from++]!;
+    }
+  }
+  return result;
 }
 
 /** Multiply-accumulates of one run that gives an output of shape `output`. */

@@ -12,6 +12,8 @@ import path from 'node:path';
 import { elementBytes, elementCount, KofnError, tensor, tensorFromBytes, type Tensor } from '@kofn/core';
 import { checkConstant } from './check-constant.js';
 import { externalBytes, externalFiles, externalRange } from './external-data.js';
+import { restoreNames } from './original-names.js';
+import { plainForm } from './plain-form.js';
 import type { GraphNode, ModelFiles, OnnxModel, ValueInfo } from './graph.js';
 import {
   attributeOf,
@@ -28,19 +30,31 @@ import {
   type ValueInfoProto,
 } from './proto.js';
 
+export interface LoadOptions {
+  /** Reads external data instead of the files beside the model. */
+  readonly readExternal?: OnnxModel['readExternal'] | undefined;
+  /** The model that `source` was normalised from: its names of linear nodes, and its name in messages. */
+  readonly original?: OnnxModel | undefined;
+}
+
 /**
  * Loads a model from a path (external data beside it), from the bytes of an ONNX file, or from both files as bytes.
  * Throws NOT_FOUND (no such file), INVALID_MODEL (not ONNX, truncated, inconsistent), DATA_LOSS (external data cut off),
  * UNSUPPORTED (a valid model with inputs that are no tensors).
  */
-export async function loadModel(source: string | Uint8Array | ModelFiles): Promise<OnnxModel> {
+export async function loadModel(
+  source: string | Uint8Array | ModelFiles,
+  { readExternal, original }: LoadOptions = {},
+): Promise<OnnxModel> {
   if (typeof source === 'string') {
     const file = path.resolve(source);
     const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
       const why = cause.code === 'ENOENT' ? 'does not exist; check the path' : `cannot be read (${cause.code})`;
       throw new KofnError('NOT_FOUND', `the model ${source} ${why}`, { cause });
     });
-    return build(parse(bytes, source), source, externalFiles(path.dirname(file)));
+    const proto = parse(bytes, source);
+    if (original !== undefined) restoreNames(proto.graph!, original);
+    return build(proto, original?.origin ?? source, readExternal ?? externalFiles(path.dirname(file)));
   }
   const files = source instanceof Uint8Array ? { model: source, weights: new Uint8Array() } : source;
   return build(parse(files.model, 'the model'), 'the model', externalBytes(files.weights));
@@ -109,6 +123,7 @@ function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readE
   const constants = new Map<string, TensorProto>();
   for (const initializer of graph.initializer ?? []) constants.set(initializer.name ?? '', initializer);
   const inputs = (graph.input ?? []).filter(input => !constants.has(input.name ?? ''));
+  const overridable = (graph.input ?? []).filter(input => constants.has(input.name ?? ''));
   const known = new Set([...constants.keys(), ...inputs.map(input => input.name ?? '')]);
   const sparse = new Set((graph.sparseInitializer ?? []).map(({ values }) => values?.name ?? ''));
   for (const name of sparse) known.add(name);
@@ -117,8 +132,8 @@ function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readE
   const producers = new Map<string, GraphNode>();
   const consumers = new Map<string, GraphNode[]>();
   const names = uniqueNames(graph.node ?? []);
-  for (const [index, node] of (graph.node ?? []).entries()) {
-    const name = names[index]!;
+  const opset = toNumber(proto.opsetImport?.find(({ domain }) => ['', 'ai.onnx'].includes(domain ?? ''))?.version);
+  const add = (node: NodeProto, name: string) => {
     const reads = [...new Set([...(node.input ?? []), ...captured(node)])].filter(value => value !== '');
     const outputs = (node.output ?? []).filter(value => value !== '');
     for (const value of reads) {
@@ -132,12 +147,20 @@ function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readE
     const constant = constantOf(node);
     if (constant !== undefined) {
       constants.set(outputs[0]!, { ...constant, name: outputs[0]! });
-      continue;
+      return;
     }
     const made: GraphNode = { name, op: node.opType ?? '', reads, outputs, proto: node };
     nodes.push(made);
     for (const value of outputs) producers.set(value, made);
     for (const value of reads) consumers.set(value, [...(consumers.get(value) ?? []), made]);
+  };
+  for (const [index, node] of (graph.node ?? []).entries()) {
+    const form = plainForm(node, names[index]!, constants, opset);
+    for (const constant of form.constants) {
+      constants.set(constant.name!, constant);
+      known.add(constant.name!);
+    }
+    for (const { proto: plain, name } of form.nodes) add(plain, name);
   }
   const outputs = graph.output!;
   for (const { name } of outputs) {
@@ -153,6 +176,7 @@ function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readE
   return {
     origin,
     inputs: inputs.map(input => valueInfo(input, origin)),
+    overridable: overridable.map(input => valueInfo(input, origin)),
     outputs: outputs.map(output => valueInfo(output, origin)),
     nodes,
     producers,

@@ -1,7 +1,7 @@
-/** Layers and their coded blocks as ONNX models: input `x`, output `y`, one linear node. */
+/** Layers and their coded blocks as ONNX models: input `x`, output `y`, one linear node (a layer's) or several of one input. */
 import { float32, formatShape, KofnError, type Shape } from '@kofn/core';
 import type { ModelFiles } from './graph.js';
-import type { ConvAttributes, LinearLayer } from './linear-layer.js';
+import { transposed, type ConvAttributes, type LinearLayer } from './linear-layer.js';
 import { valueInfoProto, type NodeProto } from './proto.js';
 import { writeModel } from './write-model.js';
 
@@ -19,32 +19,45 @@ const ACTIVATION_OPERATORS: Record<ActivationName, string> = {
   softmax: 'Softmax',
 };
 
+/** A coded block of a layer: `weights` is units × fanIn, `bias` one value a unit. */
+export interface ShardPart {
+  readonly layer: Pick<LinearLayer, 'operator' | 'fanIn' | 'conv'>;
+  readonly weights: Float32Array;
+  readonly bias?: Float32Array | undefined;
+  readonly units: number;
+}
+
+/** Name of a shard's output for part `index`. */
+export function shardOutput(index: number): string {
+  return suffixed('y', index);
+}
+
 /**
- * A coded block of `layer` as a model. Dense (Gemm and MatMul alike): `x` [rows, fanIn] → `y` [rows, units]; conv: `x`
- * [N, channels, ...spatial] → `y` [N, units, ...]. `block.weights` is units × fanIn, `block.bias` one value a unit.
+ * Coded blocks of layers that share an input as a model, one node a part. Dense (Gemm and MatMul alike): `x` [rows, fanIn] →
+ * `y` [rows, units]; conv: `x` [N, channels, ...spatial] → `y` [N, units, ...]; further parts give `y1`, `y2`, …
  */
-export function shardModel(
-  layer: Pick<LinearLayer, 'operator' | 'fanIn' | 'conv'>,
-  block: { weights: Float32Array; bias?: Float32Array | undefined; units: number },
-): ModelFiles {
-  const { weights, bias, units } = block;
-  const conv = layer.conv;
-  const node: NodeProto = {
-    opType: conv === undefined ? 'Gemm' : 'Conv',
-    name: 'shard',
-    input: ['x', 'w', ...(bias === undefined ? [] : ['b'])],
-    output: ['y'],
-    attribute: conv === undefined ? [{ name: 'transB', type: 2, i: 1 }] : convAttributes(conv),
-  };
+export function shardModel(parts: readonly ShardPart[]): ModelFiles {
   return writeModel({
-    nodes: [node],
-    inputs: [valueInfoProto('x', 'float32', inputShape(layer))],
-    outputs: [valueInfoProto('y', 'float32', outputShape(layer, units))],
-    constants: [
-      { name: 'w', value: float32(weightShape(layer, units), weights) },
-      ...(bias === undefined ? [] : [{ name: 'b', value: float32([units], bias) }]),
-    ],
+    nodes: parts.map(({ layer: { conv }, bias }, index): NodeProto => ({
+      opType: conv === undefined ? 'Gemm' : 'Conv',
+      name: suffixed('shard', index),
+      input: ['x', suffixed('w', index), ...(bias === undefined ? [] : [suffixed('b', index)])],
+      output: [shardOutput(index)],
+      attribute: conv === undefined ? [{ name: 'transB', type: 2, i: 1 }] : convAttributes(conv),
+    })),
+    inputs: [valueInfoProto('x', 'float32', inputShape(parts[0]!.layer))],
+    outputs: parts.map(({ layer, units }, index) =>
+      valueInfoProto(shardOutput(index), 'float32', outputShape(layer, units, index)),
+    ),
+    constants: parts.flatMap(({ layer, weights, bias, units }, index) => [
+      { name: suffixed('w', index), value: float32(weightShape(layer, units), weights) },
+      ...(bias === undefined ? [] : [{ name: suffixed('b', index), value: float32([units], bias) }]),
+    ]),
   });
+}
+
+function suffixed(name: string, index: number): string {
+  return index === 0 ? name : `${name}${index}`;
 }
 
 /** The whole layer, then its activation: `x` → `y`. A MatMul takes any leading dimensions. Throws SHAPE_MISMATCH. */
@@ -81,23 +94,16 @@ export function layerModel(layer: LinearLayer, activation?: ActivationName): Mod
   });
 }
 
-/** `values` is rows × columns; the result columns × rows. */
-export function transposed(values: Float32Array, rows: number, columns: number): Float32Array {
-  const result = new Float32Array(values.length);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) result[column * rows + row] = values[row * columns + column]!;
-  }
-  return result;
-}
-
 /** Input shape of a dense layer or convolution, with names for what is open. */
 export function inputShape({ conv, fanIn }: Pick<LinearLayer, 'conv' | 'fanIn'>): (number | string)[] {
   if (conv === undefined) return ['rows', fanIn];
   return ['N', channelsPerGroup(conv, fanIn) * conv.groups, ...conv.kernel.map((_, i) => `size${i}`)];
 }
 
-function outputShape({ conv }: Pick<LinearLayer, 'conv'>, units: number): (number | string)[] {
-  return conv === undefined ? ['rows', units] : ['N', units, ...conv.kernel.map((_, i) => `out${i}`)];
+function outputShape({ conv }: Pick<LinearLayer, 'conv'>, units: number, part = 0): (number | string)[] {
+  return conv === undefined
+    ? ['rows', units]
+    : ['N', units, ...conv.kernel.map((_, i) => suffixed(`out${i}${part > 0 ? '_' : ''}`, part))];
 }
 
 function weightShape({ conv, fanIn }: Pick<LinearLayer, 'conv' | 'fanIn'>, units: number): Shape {

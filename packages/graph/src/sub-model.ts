@@ -1,12 +1,23 @@
 /** Parts of a model as models of their own. */
-import { KofnError, type DType } from '@kofn/core';
+import { KofnError, tensorBytes, type DType } from '@kofn/core';
 import { findCodable } from './codable.js';
 import { externalRange } from './external-data.js';
-import type { GraphNode, ModelFiles, OnnxModel } from './graph.js';
+import type { GraphNode, ModelFiles, ModelImage, OnnxModel } from './graph.js';
 import { constantValue } from './onnx.js';
-import { dtypeOf, onnx, shapeOf, valueInfoProto, type TensorProto, type ValueInfoProto } from './proto.js';
+import {
+  dtypeOf,
+  onnx,
+  shapeOf,
+  valueInfoProto,
+  type GraphProto,
+  type NodeProto,
+  type TensorProto,
+  type ValueInfoProto,
+} from './proto.js';
+import { addendName } from './plain-form.js';
 import { inputShape } from './shard-model.js';
-import { writeModel, type Constant } from './write-model.js';
+import { modelFiles } from './model-image.js';
+import { modelImage, type Constant } from './write-model.js';
 
 /** Element type and rank of values, as a run of the model showed them. */
 export type ValueTypes = Readonly<Record<string, { readonly dtype: DType; readonly rank: number }>>;
@@ -18,9 +29,9 @@ export function subModel(
   inputs: readonly string[],
   outputs: readonly string[],
   types: ValueTypes = {},
-): ModelFiles {
+): ModelImage {
   const used = new Set([...nodes.flatMap(node => node.reads), ...outputs]);
-  const constants = [...model.constants].filter(([name]) => used.has(name));
+  const constants = [...model.constants].filter(([name]) => used.has(name) && !inputs.includes(name));
   // What kofn cannot hold as a tensor (4-bit integers, say) passes through as it is, unless it stands outside.
   const raw = constants.filter(([, proto]) => dtypeOf(proto.dataType) === undefined && !externalRange(proto));
   const carried = new Set(raw.map(([name]) => name));
@@ -28,8 +39,8 @@ export function subModel(
   if (sparse.length > 0) {
     throw new KofnError('UNSUPPORTED', `${model.origin} has sparse initializers; convert them to dense ones`);
   }
-  return writeModel({
-    nodes: nodes.map(node => node.proto),
+  return modelImage({
+    nodes: nodes.map(node => inlined(model, node.proto)),
     inputs: inputs.map(name => describe(model, name, types)),
     // ONNX Runtime infers the types of outputs.
     outputs: outputs.map(name => declared(model, name) ?? (types[name] ? typed(name, types) : { name })),
@@ -39,15 +50,33 @@ export function subModel(
   });
 }
 
-/** The whole model with `values` as outputs instead of its own; inputs and constants among them are left out. */
-export function probeModel(model: OnnxModel, values: readonly string[]): ModelFiles {
+/**
+ * The whole model with `values` as outputs instead of its own; inputs and constants among them are left out. With `inPlace` its
+ * constants stay where they are, in the weights.bin that the model was loaded with, and the image has none.
+ */
+export function probeModel(model: OnnxModel, values: readonly string[], { inPlace = false } = {}): ModelImage {
   const made = [...new Set(values)].filter(value => model.producers.has(value));
   const wanted = made.length > 0 ? made : model.outputs.map(output => output.name);
+  const inputs = model.inputs.map(input => input.name);
+  if (!inPlace) return subModel(model, model.nodes, inputs, wanted);
+  return modelImage({
+    nodes: model.nodes.map(node => node.proto),
+    inputs: inputs.map(name => describe(model, name, {})),
+    outputs: wanted.map(name => declared(model, name) ?? { name }),
+    constants: [],
+    rawConstants: [...model.constants].map(([name, constant]) => ({ ...constant, name })),
+    like: model.proto,
+  });
+}
+
+/** The whole model with `fed`, names of overridable initializers, as inputs too. */
+export function wholeModel(model: OnnxModel, fed: readonly string[] = []): ModelImage {
+  const inputs = [...model.inputs.map(input => input.name), ...fed];
   return subModel(
     model,
     model.nodes,
-    model.inputs.map(input => input.name),
-    wanted,
+    inputs,
+    model.outputs.map(output => output.name),
   );
 }
 
@@ -66,7 +95,15 @@ export function extractNode(model: OnnxModel, name: string): ModelFiles {
   }
   if (!report.codable) throw new KofnError('UNSUPPORTED', `node "${name}" cannot be coded: ${report.reason}`);
   const node = model.nodes.find(candidate => candidate.name === name)!;
-  const { model: bytes, weights } = subModel(model, [node], [report.dataInput], [report.output]);
+  if (model.nodes.some(candidate => candidate.name === addendName(name))) {
+    throw new KofnError(
+      'UNSUPPORTED',
+      `node "${name}" adds a C that is not one value an output, which is no part of the layer; run the whole model (codedModel)`,
+    );
+  }
+  const cast = model.nodes.filter(({ op, outputs }) => op === 'Cast' && node.reads.includes(outputs[0]!));
+  const nodes = [...cast.filter(({ outputs }) => outputs[0] !== report.dataInput), node];
+  const { model: bytes, weights } = modelFiles(subModel(model, nodes, [report.dataInput], [report.output]));
   const proto = onnx.ModelProto.decode(bytes);
   // Where the model does not declare the input's shape: what the weights fix of it.
   const input =
@@ -74,6 +111,29 @@ export function extractNode(model: OnnxModel, name: string): ModelFiles {
   proto.graph!.input = [onnx.ValueInfoProto.create(input)];
   proto.graph!.output = [onnx.ValueInfoProto.create(valueInfoProto(report.output, 'float32'))];
   return { model: onnx.ModelProto.encode(proto).finish(), weights };
+}
+
+/** `node` with the external data of its subgraphs' constants inside it: a part has its own weights.bin. */
+function inlined(model: OnnxModel, node: NodeProto): NodeProto {
+  const graphs = (node.attribute ?? []).some(({ g, graphs: list }) => g || (list?.length ?? 0) > 0);
+  if (!graphs) return node;
+  const inGraph = (graph: GraphProto): GraphProto => ({
+    ...graph,
+    initializer: (graph.initializer ?? []).map(constant => inside(model, constant)),
+    node: (graph.node ?? []).map(inner => inlined(model, inner)),
+  });
+  const attribute = node.attribute!.map(given => ({
+    ...given,
+    ...(given.g ? { g: inGraph(given.g) } : {}),
+    ...(given.graphs ? { graphs: given.graphs.map(inGraph) } : {}),
+  }));
+  return { ...node, attribute };
+}
+
+function inside(model: OnnxModel, constant: TensorProto): TensorProto {
+  if (externalRange(constant) === undefined) return constant;
+  const { externalData: _, dataLocation: __, ...rest } = constant;
+  return { ...rest, rawData: tensorBytes(constantValue(model, constant)) };
 }
 
 function lazily(model: OnnxModel, name: string, proto: TensorProto): Constant {

@@ -3,7 +3,8 @@
  * the hash of the bytes is a shard's name.
  */
 import { elementBytes, elementCount, tensorBytes, type DType, type Shape, type Tensor } from '@kofn/core';
-import type { ModelFiles } from './graph.js';
+import type { ModelFiles, ModelImage } from './graph.js';
+import { modelFiles } from './model-image.js';
 import {
   elementTypeOf,
   onnx,
@@ -36,9 +37,15 @@ export interface ModelParts {
   readonly like?: ModelProto;
 }
 
+/** The model of `parts` as both files in memory. */
 export function writeModel(parts: ModelParts): ModelFiles {
+  return modelFiles(modelImage(parts));
+}
+
+/** The model of `parts`, to be saved or joined. */
+export function modelImage(parts: ModelParts): ModelImage {
   const initializer: TensorProto[] = [...(parts.rawConstants ?? [])];
-  const beside: { read: () => Uint8Array; offset: number }[] = [];
+  const beside: ModelImage['parts'][number][] = [];
   let end = 0;
   for (const constant of parts.constants) {
     const { name, dtype, shape } = 'value' in constant ? { ...constant.value, name: constant.name } : constant;
@@ -79,13 +86,5 @@ export function writeModel(parts: ModelParts): ModelFiles {
       initializer,
     },
   });
-  return { model: onnx.ModelProto.encode(model).finish(), weights: joined(beside, end) };
-}
-
-/** Reads one constant at a time into place; a single one is passed on as it is. */
-function joined(parts: readonly { read: () => Uint8Array; offset: number }[], byteLength: number): Uint8Array {
-  if (parts.length === 1) return parts[0]!.read();
-  const all = new Uint8Array(byteLength);
-  for (const { read, offset } of parts) all.set(read(), offset);
-  return all;
+  return { model: onnx.ModelProto.encode(model).finish(), weightsBytes: end, parts: beside };
 }

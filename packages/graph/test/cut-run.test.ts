@@ -101,7 +101,7 @@ describe('a cut model, run step by step', () => {
     });
     const { steps } = cutModel(await loadModel(files), ['dead']);
     assert.deepEqual(
-      steps.map(step => (step.kind === 'segment' ? step.nodes : step.node)),
+      steps.map(step => (step.kind === 'segment' ? step.nodes : step.layers)),
       [['live']],
     );
   });

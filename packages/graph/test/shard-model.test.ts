@@ -25,13 +25,13 @@ describe('layer and shard models', () => {
 
   it('are the same bytes each time, with the weights beside them', () => {
     const block = { weights: ramp(600), bias: ramp(6), units: 6 };
-    const files = shardModel(layer, block);
-    assert.deepEqual(shardModel(layer, block), files);
+    const files = shardModel([{ layer, ...block }]);
+    assert.deepEqual(shardModel([{ layer, ...block }]), files);
     assert.equal(files.weights.byteLength, 2400);
     assert.ok(files.model.byteLength < 400);
     // A shard's name is the hash of its bytes: when they change, every deployed cluster is sent all shards anew.
     const weights = Float32Array.from({ length: 600 }, (_, i) => i);
-    const fixed = shardModel(layer, { weights, bias: weights.slice(0, 6), units: 6 });
+    const fixed = shardModel([{ layer, weights, bias: weights.slice(0, 6), units: 6 }]);
     const hash = createHash('sha256').update(fixed.model).update(fixed.weights);
     assert.equal(hash.digest('hex'), 'f1e44fbf39dcc6de3bd62bbda4d9601303c9612946554d596fec85b9aaaed7d4');
   });
@@ -77,14 +77,14 @@ describe('layer and shard models', () => {
       const pick = (data: Float32Array, size: number) =>
         Float32Array.from(channels.flatMap(unit => [...data.subarray(unit * size, (unit + 1) * size)]));
       const block = { weights: pick(conv.weights, 18), bias: pick(conv.bias!, 1), units: 4 };
-      const { y } = await runModel(shardModel(conv, block), { x });
+      const { y } = await runModel(shardModel([{ layer: conv, ...block }]), { x });
       const images = [0, 1].map(n => (whole!.data as Float32Array).subarray(n * 8 * plane, (n + 1) * 8 * plane));
       const expected = Float32Array.from(images.flatMap(image => [...pick(image, plane)]));
       assertClose(y!, float32([2, 4, ...whole!.shape.slice(2)], expected), channels.join());
     }
     const { y: all } = await runModel(layerModel(layer), { x: values([3, 100]) });
     const block = { weights: layer.weights.subarray(200, 400), bias: layer.bias!.subarray(2, 4), units: 2 };
-    const { y: rows } = await runModel(shardModel(layer, block), { x: values([3, 100]) });
+    const { y: rows } = await runModel(shardModel([{ layer, ...block }]), { x: values([3, 100]) });
     const expected = [0, 1, 2].flatMap(row => [...(all!.data as Float32Array).subarray(row * 6 + 2, row * 6 + 4)]);
     assertClose(rows!, float32([3, 2], Float32Array.from(expected)), 'rows 2 and 3');
   });
@@ -126,7 +126,7 @@ describe('layer and shard models', () => {
 
   it('start their weights at multiples of 4096, small ones inside the model', () => {
     const wide = { weights: ramp(300 * 100), bias: ramp(300), units: 300 };
-    const proto = onnx.ModelProto.decode(shardModel(layer, wide).model);
+    const proto = onnx.ModelProto.decode(shardModel([{ layer, ...wide }]).model);
     const offsets = proto.graph!.initializer!.map(
       ({ externalData }) => externalData?.find(({ key }) => key === 'offset')?.value,
     );

@@ -12,11 +12,13 @@ import {
   type ActivationName,
   type ConvAttributes,
   type LinearLayer,
+  type ModelFiles,
 } from '@kofn/graph';
 import type { Cluster } from './cluster.js';
-import { codedModel, type CodedModel, type ModelSource } from './coded-model.js';
+import { codedModel, type CodedModel } from './coded-model.js';
 import type { CodeOptions, RunOptions } from './options.js';
 import type { Plan } from './plan.js';
+import { prepareModel, type ModelSource } from './prepare.js';
 import type { RunReport } from './report.js';
 
 /** Anything with rows and columns, ml-matrix's Matrix among them. */
@@ -104,9 +106,10 @@ export class CodedLayer implements AsyncDisposable {
  * (the layer's parts do not fit), NON_FINITE (a weight), UNSUPPORTED (it cannot be coded), else as `codedModel`.
  */
 export async function codedLayer(spec: LayerSpec, options: CodeOptions & { cluster: Cluster }): Promise<CodedLayer> {
+  options.cluster.assertOpen();
   const files =
     'onnx' in spec
-      ? extractNode(await loadModel(spec.onnx), spec.node)
+      ? await nodeModel(spec, options.cluster)
       : layerModel(linearLayer(spec), spec.activation && knownActivation(spec.activation));
   const [report] = findCodable(await loadModel(files));
   if (report?.codable !== true) {
@@ -115,6 +118,15 @@ export async function codedLayer(spec: LayerSpec, options: CodeOptions & { clust
   }
   const sampleInputs = { [report.dataInput]: smallestInput(report.layer()) };
   return new CodedLayer(await codedModel(files, { ...options, layers: [report.node], sampleInputs }));
+}
+
+async function nodeModel({ onnx, node }: OnnxLayer, { engine }: Cluster): Promise<ModelFiles> {
+  const prepared = await prepareModel(onnx, engine);
+  try {
+    return extractNode(prepared.model, node);
+  } finally {
+    await prepared.close();
+  }
 }
 
 function linearLayer(spec: DenseLayer | ConvLayer): LinearLayer {
@@ -209,8 +221,8 @@ function fromRows(what: string, rows: readonly (readonly number[])[]): Float32Te
 
 /** The smallest input that the layer takes, to profile it with: its sizes are not known before the first request. */
 function smallestInput(layer: LinearLayer): Tensor {
-  const { conv, fanIn } = layer;
-  if (conv === undefined) return float32([1, fanIn], new Float32Array(fanIn));
+  const { conv, fanIn, columnsIn } = layer;
+  if (conv === undefined) return float32(columnsIn === true ? [fanIn, 1] : [1, fanIn], new Float32Array(fanIn));
   const channels = (fanIn / elementCount(conv.kernel)) * conv.groups;
   const shape = [1, channels, ...conv.kernel.map((size, i) => conv.dilations[i]! * (size - 1) + 1)];
   return float32(shape, new Float32Array(elementCount(shape)));

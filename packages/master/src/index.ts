@@ -10,7 +10,9 @@ export {
   type OnnxLayer,
   type ShapedArray,
 } from './coded-layer.js';
-export { codedModel, planModel, type CodedModel, type ModelSource, type RunResult } from './coded-model.js';
+export { codedModel, type CodedModel, type RunResult } from './coded-model.js';
+export { planModel } from './deployment.js';
+export type { ModelSource } from './prepare.js';
 export type {
   CodeOptions,
   ConnectOptions,

@@ -4,7 +4,7 @@
  */
 import { float32, isKofnError, type Clock, type Shape } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
-import { layerModel, shardModel, type LinearLayer } from '@kofn/graph';
+import { imageOfFiles, layerModel, shardInput, shardModel, type LinearLayer } from '@kofn/graph';
 import { shardName } from '@kofn/wire';
 import type { Cluster } from './cluster.js';
 import type { Connection } from './connection.js';
@@ -30,8 +30,8 @@ export async function measureSpeeds(cluster: Cluster, signal: AbortSignal | unde
     weights: new Float32Array(CALIBRATION.units * CALIBRATION.fanIn).fill(0.01),
     units: 128,
   };
-  const files = shardModel({ operator: 'Conv', fanIn: CALIBRATION.fanIn, conv: CALIBRATION.conv }, { weights, units });
-  const session = await openLocally(cluster.engine, files, cluster.engineThreads);
+  const files = shardModel([{ layer: { ...CALIBRATION, operator: 'Conv' }, weights, units }]);
+  const session = await openLocally(cluster.engine, imageOfFiles(files), cluster.engineThreads);
   let localMs: number;
   try {
     localMs = await medianRunMs(session, CALIBRATION_INPUT, cluster.clock);
@@ -70,12 +70,8 @@ export async function measureLayerMs(
   input: Shape,
   clock: Clock,
 ): Promise<number> {
-  const session = await openLocally(engine, layerModel(layer), threads);
-  try {
-    return await medianRunMs(session, input, clock);
-  } finally {
-    await session[Symbol.asyncDispose]();
-  }
+  await using session = await openLocally(engine, imageOfFiles(layerModel(layer)), threads);
+  return await medianRunMs(session, shardInput(layer, zeros(input)).shape, clock);
 }
 
 async function measureLink(

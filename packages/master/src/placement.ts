@@ -1,81 +1,127 @@
 /**
- * Gives each worker of a layer its shard: encode, write the shard model, put it where it is missing. Workers side by
- * side, one layer's shards in memory at a time.
+ * Gives each worker its shard of layers that share an input: encode, write the shard model, put it where it is missing.
+ * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES.
  */
 import { KofnError, openScope, type Clock } from '@kofn/core';
 import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
 import { groupsOf, shardModel, type LinearLayer, type ModelFiles } from '@kofn/graph';
 import { shardName } from '@kofn/wire';
 import type { Connection } from './connection.js';
-import type { DeployedLayer } from './dispatch.js';
+import type { DeployedGroup } from './dispatch.js';
 import type { ResolvedCode } from './options.js';
 
-/** The shard model of block `block`. */
-export function shardFiles(layer: LinearLayer, encoding: LayerEncoding, block: number): ModelFiles {
-  const units = encoding.partition.groups * encoding.partition.blockUnits;
-  return shardModel(layer, { ...encoding.block(block), units });
+/** Encoded blocks that may wait to be put; one block may be larger. */
+const MAX_ENCODED_BYTES = 256 * 2 ** 20;
+
+/** A layer with its weights, and how it is coded. */
+export interface EncodedLayer {
+  readonly layer: LinearLayer;
+  readonly encoding: LayerEncoding;
 }
 
-export function encodingOf(layer: LinearLayer, { code, k, r }: ResolvedCode): LayerEncoding {
+export function encoded(layer: LinearLayer, { code, k, r }: ResolvedCode): EncodedLayer {
   const { units, fanIn, weights, bias } = layer;
-  return encodeLayer({ units, fanIn, groups: groupsOf(layer), weights, bias }, createCode(code, { k, r }));
+  const map = { units, fanIn, groups: groupsOf(layer), weights, bias };
+  return { layer, encoding: encodeLayer(map, createCode(code, { k, r })) };
+}
+
+/** The shard model of block `block` of layers that share an input. */
+export function shardFiles(layers: readonly EncodedLayer[], block: number): ModelFiles {
+  return shardModel(
+    layers.map(({ layer, encoding }) => {
+      const { groups, blockUnits } = encoding.partition;
+      return { layer, ...encoding.block(block), units: groups * blockUnits };
+    }),
+  );
+}
+
+export interface PlaceOptions {
+  readonly clock: Clock;
+  readonly signal: AbortSignal | undefined;
+  /** Bytes that have travelled, and that travel in all, as far as is known: what a worker had already is in neither. */
+  readonly onBytes: (sent: number, total: number) => void;
 }
 
 /**
- * Puts the shards of `layer` and returns what dispatch needs but for its local blocks. `onBytes(sent, total)` counts
- * only what travels. Throws what a worker answered (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …), naming it.
+ * Puts the shards of `layers` and returns what dispatch needs but for its local blocks. Throws what a worker answered
+ * (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …), naming it.
  */
-export async function placeLayer(
-  layer: LinearLayer,
-  resolved: ResolvedCode,
+export async function placeLayers(
+  layers: readonly EncodedLayer[],
+  { n }: ResolvedCode,
   connections: readonly Connection[],
-  options: { clock: Clock; signal: AbortSignal | undefined; onBytes: (sent: number, total: number) => void },
-): Promise<Omit<DeployedLayer, 'local'>> {
-  const encoding = encodingOf(layer, resolved);
-  const shards = Array.from({ length: resolved.n }, (_, block) => {
-    const files = shardFiles(layer, encoding, block);
-    return { files, name: shardName(files.model, files.weights), connection: connections[block]! };
-  });
-  const missing = shards.filter(({ name, connection }) => !connection.shards.has(name));
-  const total = missing.reduce((sum, { files }) => sum + files.model.byteLength + files.weights.byteLength, 0);
-  const sent = new Map<string, number>();
-  using scope = openScope(options.clock, { parent: options.signal });
-  const puts = missing.map(async ({ files, name, connection }) => {
-    try {
-      await connection.client.put(
-        { name, ...files },
-        {
-          signal: scope.signal,
-          onProgress: bytes => {
-            sent.set(name, bytes);
-            options.onBytes(
-              [...sent.values()].reduce((a, b) => a + b, 0),
-              total,
-            );
-          },
-        },
+  { clock, signal, onBytes }: PlaceOptions,
+): Promise<Omit<DeployedGroup, 'local'>> {
+  const names = layers.map(({ layer }) => layer.name).join(', ');
+  const sent = new Array<number>(n).fill(0);
+  let total = 0;
+  using scope = openScope(clock, { parent: signal });
+  const place = async (block: number): Promise<string> => {
+    const connection = connections[block]!;
+    const files = shardFiles(layers, block);
+    const name = shardName(files.model, files.weights);
+    if (connection.shards.has(name)) return name;
+    total += files.model.byteLength + files.weights.byteLength;
+    const onProgress = (bytes: number) => {
+      sent[block] = bytes;
+      onBytes(
+        sent.reduce((a, b) => a + b, 0),
+        total,
       );
-      connection.shards.add(name);
+    };
+    try {
+      await connection.client.put({ name, ...files }, { signal: scope.signal, onProgress });
     } catch (cause) {
       const error = KofnError.from(cause);
-      const who = `worker ${connection.index} (${connection.address}) did not take its shard of layer ${layer.name}`;
+      const who = `worker ${connection.index} (${connection.address}) did not take its shard of layer ${names}`;
       throw new KofnError(error.code, `${who}: ${error.message}`, { cause: error });
     }
-  });
-  try {
-    await Promise.all(puts);
-  } catch (error) {
-    scope.abort(KofnError.from(error)); // one worker refused: the other uploads would be in vain
-    await Promise.allSettled(puts);
-    throw error;
-  }
-  const { code, partition, scales } = encoding;
-  const { weights: _weights, bias: _bias, ...geometry } = layer;
-  return {
-    name: layer.name,
-    layer: geometry,
-    encoding: { code, partition, scales },
-    plans: new DecodePlans(code),
-    shards: shards.map(({ name, connection }) => ({ name, worker: connection.index })),
+    connection.shards.add(name);
+    return name;
   };
+  const shards = await inLanes(n, lanesFor(layers), async block => {
+    try {
+      return { name: await place(block), worker: connections[block]!.index };
+    } catch (error) {
+      scope.abort(KofnError.from(error)); // one worker refused: the other uploads would be in vain
+      throw error;
+    }
+  });
+  const { code } = layers[0]!.encoding;
+  return {
+    layers: layers.map(({ layer, encoding: { partition, scales } }) => {
+      const { weights: _weights, bias: _bias, ...geometry } = layer;
+      return { name: layer.name, layer: geometry, encoding: { code, partition, scales } };
+    }),
+    code,
+    plans: new DecodePlans(code),
+    shards,
+  };
+}
+
+function lanesFor(layers: readonly EncodedLayer[]): number {
+  const blockBytes = layers.reduce((sum, { layer, encoding: { partition } }) => {
+    return sum + 4 * partition.groups * partition.blockUnits * (layer.fanIn + 1);
+  }, 0);
+  return Math.max(1, Math.floor(MAX_ENCODED_BYTES / blockBytes));
+}
+
+/** `work(0)` to `work(count - 1)`, at most `lanes` at a time; the first failure is thrown once all that began has ended. */
+async function inLanes<T>(count: number, lanes: number, work: (index: number) => Promise<T>): Promise<T[]> {
+  const results: T[] = [];
+  let next = 0;
+  let failure: KofnError | undefined;
+  const lane = async () => {
+    while (next < count && failure === undefined) {
+      const index = next++;
+      try {
+        results[index] = await work(index);
+      } catch (error) {
+        failure ??= KofnError.from(error);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(lanes, count) }, lane));
+  if (failure !== undefined) throw failure;
+  return results;
 }

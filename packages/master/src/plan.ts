@@ -26,6 +26,9 @@ export interface LayerPlan {
   /** Multiply-accumulates of one request. */
   readonly macs?: number;
   readonly weightBytes?: number;
+  /** Bytes of one request's input and output. */
+  readonly inputBytes?: number;
+  readonly outputBytes?: number;
   /** Only when coded. */
   readonly coded?: {
     readonly code: CodeName;

@@ -9,13 +9,13 @@
 import { elementCount, KofnError, type Shape, type Tensor, type Tensors } from '@kofn/core';
 import { createCode, partition } from '@kofn/encoder';
 import type { Engine } from '@kofn/engine';
-import { cutModel, findCodable, probeModel, profile, type CodableReport, type OnnxModel } from '@kofn/graph';
+import { cutModel, findCodable, profile, type CodableReport } from '@kofn/graph';
 import type { Clock } from '@kofn/core';
 import { checkInputs, zeroInputs } from './inputs.js';
-import { openLocally } from './local-session.js';
 import { measureLayerMs } from './measure.js';
 import type { LayerChoice, ResolvedCode } from './options.js';
 import type { Costs, LayerPlan, Plan, Speeds } from './plan.js';
+import type { PreparedModel } from './prepare.js';
 
 export interface Planning {
   readonly plan: Plan;
@@ -36,7 +36,8 @@ export interface PlanContext {
 }
 
 /** Throws NOT_FOUND or UNSUPPORTED (a chosen name that does not exist or cannot be coded), else what a run throws. */
-export async function planLayers(model: OnnxModel, context: PlanContext): Promise<Planning> {
+export async function planLayers(prepared: PreparedModel, context: PlanContext): Promise<Planning> {
+  const { model } = prepared;
   const { code, choice, speeds } = context;
   const reports = findCodable(model);
   const reasons = new Map(reports.map(report => [report.node, whyLocal(report, code.k)]));
@@ -51,7 +52,7 @@ export async function planLayers(model: OnnxModel, context: PlanContext): Promis
   ).steps) {
     for (const name of step.kind === 'segment' ? [...step.inputs, ...step.outputs] : []) values.add(name);
   }
-  const probed = await probe(model, [...values], context);
+  const probed = await probe(prepared, [...values], context);
   const shapes = Object.fromEntries(Object.entries(probed).map(([name, value]) => [name, value.shape]));
   const profiles = new Map(profile(model, shapes).map(layer => [layer.node, layer]));
 
@@ -62,10 +63,10 @@ export async function planLayers(model: OnnxModel, context: PlanContext): Promis
       layers.push({ ...base, decision: 'local', reason: report.reason });
       continue;
     }
-    const { macs, weightBytes } = profiles.get(report.node)!;
+    const { macs, weightBytes, inputBytes, outputBytes } = profiles.get(report.node)!;
     const inputShape = shapes[report.dataInput]!;
     const outputShape = shapes[report.output]!;
-    const about = { ...base, inputShape, outputShape, macs, weightBytes };
+    const about = { ...base, inputShape, outputShape, macs, weightBytes, inputBytes, outputBytes };
     const unable = reasons.get(report.node);
     if (unable !== undefined) {
       layers.push({ ...about, decision: 'local', reason: unable });
@@ -115,15 +116,11 @@ function checkNames(
 }
 
 /** Runs the model once here and returns its `values`. */
-async function probe(model: OnnxModel, values: string[], context: PlanContext): Promise<Tensors> {
+async function probe({ model, probe: open }: PreparedModel, values: string[], context: PlanContext): Promise<Tensors> {
   const inputs = context.sampleInputs ?? zeroInputs(model.inputs);
   checkInputs(model.inputs, inputs);
-  const session = await openLocally(context.engine, probeModel(model, values), context.threads);
-  try {
-    return { ...inputs, ...(await session.run(inputs)) };
-  } finally {
-    await session[Symbol.asyncDispose]();
-  }
+  await using session = await open(values, context.threads);
+  return { ...inputs, ...(await session.run(inputs)) };
 }
 
 function codedPart(

@@ -1,13 +1,12 @@
 /**
- * Blocks computed by the master itself, for a layer that fewer than k workers are left for (or whose input is not
+ * Blocks computed by the master itself, for layers that fewer than k workers are left for (or whose input is not
  * finite). Used by dispatch.ts under the policy `onLoss: 'local'`.
  *
  * Invariant: a block's session is opened at its first use and kept, so that only the first request after a loss pays.
  */
-import type { Tensor } from '@kofn/core';
-import { KofnError } from '@kofn/core';
+import type { Tensor, Tensors } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
-import type { ModelFiles } from '@kofn/graph';
+import { imageOfFiles, type ModelFiles } from '@kofn/graph';
 import { openLocally } from './local-session.js';
 
 export class LocalBlocks implements AsyncDisposable {
@@ -23,18 +22,15 @@ export class LocalBlocks implements AsyncDisposable {
     this.#shard = shard;
   }
 
-  /** Data block `block` for shard input `input`: what its worker would have replied. Throws ENGINE. */
-  async run(block: number, input: Tensor): Promise<Float32Array> {
+  /** Data block `block` for shard input `x`: the outputs that its worker would have replied. Throws ENGINE. */
+  async run(block: number, x: Tensor): Promise<Tensors> {
     let opening = this.#sessions.get(block);
     if (opening === undefined) {
-      opening = openLocally(this.#engine, this.#shard(block), this.#threads);
+      opening = openLocally(this.#engine, imageOfFiles(this.#shard(block)), this.#threads);
       this.#sessions.set(block, opening);
       opening.catch(() => this.#sessions.delete(block));
     }
-    const session = await opening;
-    const { y } = await session.run({ x: input });
-    if (!(y?.data instanceof Float32Array)) throw new KofnError('INTERNAL', 'a shard model has no float32 output y');
-    return y.data;
+    return (await opening).run({ x });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -38,7 +38,10 @@ export interface LayerReport {
   readonly computedHere: readonly number[];
   /** Factor by which this decode set multiplies float rounding; 1 when nothing was solved for. */
   readonly errorGain: number;
-  /** Tensor and protocol bytes on the wire. */
+  /**
+   * Tensor and protocol bytes on the wire. Layers that share their input go to the workers in one call, whose bytes stand with
+   * the first of them.
+   */
   readonly bytesSent: number;
   readonly bytesReceived: number;
 }

@@ -9,7 +9,7 @@
  */
 import { abortable, KofnError, openScope, type Tensor, type Tensors } from '@kofn/core';
 import type { Session } from '@kofn/engine';
-import { dispatch, type DeployedLayer, type RequestContext } from './dispatch.js';
+import { dispatch, type DeployedGroup, type RequestContext } from './dispatch.js';
 import type { LayerReport } from './report.js';
 
 export type DeployedStep =
@@ -19,7 +19,13 @@ export type DeployedStep =
       readonly outputs: readonly string[];
       readonly session: Session;
     }
-  | { readonly kind: 'coded'; readonly input: string; readonly output: string; readonly layer: DeployedLayer };
+  | {
+      readonly kind: 'coded';
+      readonly input: string;
+      /** Of each layer of the group. */
+      readonly outputs: readonly string[];
+      readonly group: DeployedGroup;
+    };
 
 /** Runs `steps` in the order of their data. `outputs` are the values to return. */
 export async function runSteps(
@@ -31,7 +37,7 @@ export async function runSteps(
   using scope = openScope(context.clock, { parent: context.signal });
   const values = new Values(steps, outputs);
   for (const [name, value] of Object.entries(inputs)) values.put(name, value, 'caller');
-  const reports = new Map<DeployedStep, LayerReport>();
+  const reports = new Map<DeployedStep, readonly LayerReport[]>();
 
   const runStep = async (step: DeployedStep): Promise<void> => {
     if (step.kind === 'segment') {
@@ -42,10 +48,13 @@ export async function runSteps(
       for (const name of step.outputs) values.put(name, produced[name]!, 'request');
     } else {
       const { [step.input]: input } = await values.read([step.input], scope.signal);
-      const { output, report } = await dispatch(step.layer, input!, { ...context, signal: scope.signal });
+      const layers = await dispatch(step.group, input!, { ...context, signal: scope.signal });
       values.release([step.input]);
-      values.put(step.output, output, 'request');
-      reports.set(step, report);
+      step.outputs.forEach((name, i) => values.put(name, layers[i]!.output, 'request'));
+      reports.set(
+        step,
+        layers.map(({ report }) => report),
+      );
     }
   };
 

@@ -1,6 +1,5 @@
 /** Inputs drawn by a seed, for trying a model out: the same seed gives the same tensor everywhere. */
-import { elementCount, KofnError, tensor, type DType, type Rng, type Shape, type Tensor } from '@kofn/core';
-import { toHalf } from '../half.js';
+import { elementCount, KofnError, tensor, toHalf, type DType, type Rng, type Shape, type Tensor } from '@kofn/core';
 
 /** Whole numbers are drawn below this: small enough for an index into most tables, and for every type. */
 const INTEGER_BELOW = 8;

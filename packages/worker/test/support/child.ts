@@ -60,7 +60,7 @@ export function denseShard(fanIn: number, units: number, seed: number) {
   const rng = seededRng(seed);
   const draw = (length: number) => Float32Array.from({ length }, () => rng.normal());
   const [weights, bias] = [draw(units * fanIn), draw(units)];
-  const { model, weights: data } = shardModel({ operator: 'Gemm', fanIn, conv: undefined }, { weights, bias, units });
+  const { model, weights: data } = shardModel([{ layer: { operator: 'Gemm', fanIn }, weights, bias, units }]);
   const shard: ShardFiles = { name: shardName(model, data), model, weights: data };
   const input = (rows: number) => float32([rows, fanIn], draw(rows * fanIn));
   const expected = (x: Float32Array) =>

@@ -1,0 +1,35 @@
+/** A model on its way: joined in memory, or saved part by part, so that no more than one part is in memory. */
+import { open, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { ModelFiles, ModelImage } from './graph.js';
+
+/** Both files in memory. */
+export function modelFiles({ model, weightsBytes, parts }: ModelImage): ModelFiles {
+  if (parts.length === 1) return { model, weights: parts[0]!.read() }; // nothing to join: passed on as it is
+  const weights = new Uint8Array(weightsBytes);
+  for (const { read, offset } of parts) weights.set(read(), offset);
+  return { model, weights };
+}
+
+export function imageOfFiles({ model, weights }: ModelFiles): ModelImage {
+  const parts = weights.byteLength > 0 ? [{ offset: 0, read: () => weights }] : [];
+  return { model, weightsBytes: weights.byteLength, parts };
+}
+
+/** Writes `image` to the folder `folder`, which exists: model.onnx and, when it has weights, weights.bin. */
+export async function saveModel({ model, weightsBytes, parts }: ModelImage, folder: string): Promise<void> {
+  await writeFile(path.join(folder, 'model.onnx'), model);
+  if (weightsBytes === 0) return;
+  const file = await open(path.join(folder, 'weights.bin'), 'w');
+  try {
+    for (const { read, offset } of parts) {
+      const bytes = read();
+      for (let at = 0; at < bytes.byteLength;) {
+        const { bytesWritten } = await file.write(bytes, at, bytes.byteLength - at, offset + at);
+        at += bytesWritten;
+      }
+    }
+  } finally {
+    await file.close();
+  }
+}

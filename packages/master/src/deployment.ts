@@ -1,0 +1,177 @@
+/**
+ * One version of a model as it stands on a cluster: its plan, its steps with their sessions, and the shards it has put.
+ * coded-model.ts runs requests on it and swaps one for the next.
+ *
+ * Invariants
+ * 1. A deployment that fails half-way leaves no session and no temporary file behind. Shards already put stay, so that a
+ *    repeat sends the rest.
+ * 2. `retire` waits for the requests that run; after it nothing of the deployment is left here.
+ */
+import { systemClock, throwIfAborted, type Tensors } from '@kofn/core';
+import { createEngine, type Session } from '@kofn/engine';
+import { constantValue, cutModel, wholeModel, type OnnxModel } from '@kofn/graph';
+import type { Cluster } from './cluster.js';
+import type { RequestContext } from './dispatch.js';
+import { checkInputs } from './inputs.js';
+import { openLocally } from './local-session.js';
+import { measureSpeeds } from './measure.js';
+import { requireRange, resolveCode, type ModelOptions, type ResolvedCode } from './options.js';
+import { ASSUMED_SPEEDS, type Plan } from './plan.js';
+import { encoded, placeLayers, shardFiles } from './placement.js';
+import { planLayers, type Planning } from './planner.js';
+import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
+import { LocalBlocks } from './recover.js';
+import type { LayerReport } from './report.js';
+import { runSteps, type DeployedStep } from './run.js';
+
+export class Deployment {
+  readonly model: OnnxModel;
+  readonly plan: Plan;
+  readonly #cluster: Cluster;
+  readonly #prepared: PreparedModel;
+  readonly #steps: readonly DeployedStep[];
+  readonly #running = new Set<Promise<unknown>>();
+  #whole: Promise<Session> | undefined;
+
+  /** @internal Use {@link deploy}. */
+  constructor(cluster: Cluster, prepared: PreparedModel, plan: Plan, steps: readonly DeployedStep[]) {
+    this.model = prepared.model;
+    this.plan = plan;
+    this.#cluster = cluster;
+    this.#prepared = prepared;
+    this.#steps = steps;
+  }
+
+  /** One request. Throws INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), else as run.ts. */
+  async run(inputs: Tensors, context: RequestContext): Promise<{ outputs: Tensors; layers: LayerReport[] }> {
+    const { model } = this;
+    const fed = model.overridable.filter(({ name }) => inputs[name] !== undefined);
+    checkInputs([...model.inputs, ...fed], inputs);
+    const names = model.outputs.map(output => output.name);
+    const running = fed.length > 0 ? this.#runWhole(inputs, names) : runSteps(this.#steps, inputs, names, context);
+    const ended = running.catch(() => undefined).finally(() => this.#running.delete(ended));
+    this.#running.add(ended);
+    return running;
+  }
+
+  /** Waits for the requests that run, then frees all that the deployment has here. */
+  async retire(): Promise<void> {
+    await Promise.all(this.#running);
+    await this[Symbol.asyncDispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const whole = await this.#whole?.catch(() => undefined);
+    await whole?.[Symbol.asyncDispose]();
+    await disposeSteps(this.#steps);
+    await this.#prepared.close();
+  }
+
+  /** With other weights than those that are coded: here, and nothing of it on workers. */
+  async #runWhole(inputs: Tensors, names: readonly string[]): Promise<{ outputs: Tensors; layers: LayerReport[] }> {
+    const { model } = this;
+    const overridable = model.overridable.map(({ name }) => name);
+    const { engine, engineThreads } = this.#cluster;
+    this.#whole ??= openLocally(engine, wholeModel(model, overridable), engineThreads);
+    const session = await this.#whole;
+    const initial = overridable.filter(name => inputs[name] === undefined);
+    const constants = initial.map(name => [name, constantValue(model, model.constants.get(name)!)] as const);
+    const outputs = await session.run({ ...inputs, ...Object.fromEntries(constants) });
+    return { outputs: Object.fromEntries(names.map(name => [name, outputs[name]!])), layers: [] };
+  }
+}
+
+/**
+ * Plans, opens the segments and puts the shards. Throws what is wrong with the options (INVALID_ARGUMENT), the file
+ * (NOT_FOUND, INVALID_MODEL, DATA_LOSS), a layer name (NOT_FOUND, UNSUPPORTED), or a worker (UNAVAILABLE,
+ * RESOURCE_EXHAUSTED, STORAGE).
+ */
+export async function deploy(source: ModelSource, options: ModelOptions & { cluster: Cluster }): Promise<Deployment> {
+  const { cluster, layers = 'all', sampleInputs, signal } = options;
+  const { engine, engineThreads: threads, clock, connections } = cluster;
+  cluster.assertOpen();
+  const code = resolveCode(options, connections.length);
+  if (options.systematicGraceMs !== undefined) requireRange('systematicGraceMs', options.systematicGraceMs, 0, 60_000);
+  const prepared = await prepareModel(source, engine);
+  const steps: DeployedStep[] = [];
+  try {
+    const speeds = layers === 'auto' ? await measureSpeeds(cluster, signal) : ASSUMED_SPEEDS;
+    throwIfAborted(signal);
+    const planning = await planLayers(prepared, { engine, threads, clock, code, choice: layers, sampleInputs, speeds });
+    await prepared.settle();
+    await openSteps(prepared.model, planning, code, options, steps);
+    return new Deployment(cluster, prepared, planning.plan, steps);
+  } catch (error) {
+    await disposeSteps(steps);
+    await prepared.close();
+    throw error;
+  }
+}
+
+/**
+ * The plan without a deployment. With a cluster every figure is measured on it; without, `workerCount` workers at
+ * {@link ASSUMED_SPEEDS}. Throws as `codedModel` does.
+ */
+export async function planModel(
+  source: ModelSource,
+  options: ModelOptions & ({ cluster: Cluster } | { cluster?: undefined; workerCount: number }),
+): Promise<Plan> {
+  const { cluster, layers = 'auto', sampleInputs, signal } = options;
+  const code = resolveCode(options, cluster === undefined ? options.workerCount : cluster.connections.length);
+  await using own = cluster === undefined ? await createEngine('auto') : undefined;
+  const engine = own ?? cluster!.engine;
+  const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
+  const prepared = await prepareModel(source, engine);
+  try {
+    const speeds = cluster === undefined ? ASSUMED_SPEEDS : await measureSpeeds(cluster, signal);
+    const context = { engine, threads, clock, code, choice: layers, sampleInputs, speeds };
+    return (await planLayers(prepared, context)).plan;
+  } finally {
+    await prepared.close();
+  }
+}
+
+/** Opens the segments and puts the shards, appending each step to `steps` once it stands. */
+async function openSteps(
+  model: OnnxModel,
+  { coded, types }: Planning,
+  code: ResolvedCode,
+  { cluster, onProgress, signal }: ModelOptions & { cluster: Cluster },
+  steps: DeployedStep[],
+): Promise<void> {
+  const { engine, engineThreads, connections, clock } = cluster;
+  const reports = new Map(coded.map(report => [report.node, report]));
+  let sentBytes = 0;
+  let totalBytes = 0;
+  let layerNumber = 0;
+  for (const step of cutModel(model, [...reports.keys()], types).steps) {
+    throwIfAborted(signal);
+    if (step.kind === 'segment') {
+      const session = await openLocally(engine, step.image(), engineThreads);
+      steps.push({ kind: 'segment', inputs: step.inputs, outputs: step.outputs, session });
+      continue;
+    }
+    const encode = () => step.layers.map(({ node }) => encoded(reports.get(node)!.layer(), code));
+    const before = { sentBytes, totalBytes };
+    const placed = await placeLayers(encode(), code, connections, {
+      clock,
+      signal,
+      onBytes: (sent, total) => {
+        sentBytes = before.sentBytes + sent;
+        totalBytes = before.totalBytes + total;
+        const layer = step.layers.map(({ node }) => node).join(', ');
+        onProgress?.({ layer, layerNumber, layerCount: coded.length, sentBytes, totalBytes });
+      },
+    });
+    layerNumber += step.layers.length;
+    const local = new LocalBlocks(engine, engineThreads, block => shardFiles(encode(), block));
+    const outputs = step.layers.map(({ output }) => output);
+    steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, local } });
+  }
+}
+
+async function disposeSteps(steps: readonly DeployedStep[]): Promise<void> {
+  for (const step of steps) {
+    await (step.kind === 'segment' ? step.session : step.group.local)[Symbol.asyncDispose]();
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * A model made ready to be planned and cut: normalised once by ONNX Runtime (constants and BatchNormalization folded), under
+ * the names that its file gives. Where the engine cannot normalise (WebAssembly) it is taken as it is.
+ *
+ * Invariants
+ * 1. Weights stay in the file and are read when they are needed; no more than the model's structure is in memory.
+ * 2. `settle` removes the temporary folder: from then on nothing is left behind, even by a SIGKILL. The open file stays
+ *    readable until `close`.
+ */
+import { link, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { Engine, Session } from '@kofn/engine';
+import {
+  imageOfFiles,
+  loadModel,
+  openExternal,
+  probeModel,
+  saveModel,
+  type ModelFiles,
+  type OnnxModel,
+} from '@kofn/graph';
+import { openLocally, storing } from './local-session.js';
+
+/** A path, the bytes of an ONNX file, or model and external weights as bytes. */
+export type ModelSource = string | Uint8Array | ModelFiles;
+
+export interface PreparedModel {
+  readonly model: OnnxModel;
+  /** Opens the model with `values` as its outputs. Not after `settle`. Throws what `Engine.open` throws. */
+  readonly probe: (values: readonly string[], threads: number) => Promise<Session>;
+  settle(): Promise<void>;
+  /** Settles, and closes the weights: constants cannot be read any more. */
+  close(): Promise<void>;
+}
+
+/**
+ * Throws NOT_FOUND, INVALID_MODEL (ONNX Runtime's words when it refuses the model), DATA_LOSS, UNSUPPORTED, STORAGE (no
+ * room for a temporary copy).
+ */
+export async function prepareModel(source: ModelSource, engine: Engine): Promise<PreparedModel> {
+  const original = await loadModel(source);
+  if (engine.normalise === undefined) {
+    return {
+      model: original,
+      probe: (values, threads) => openLocally(engine, probeModel(original, values), threads),
+      settle: () => Promise.resolve(),
+      close: () => Promise.resolve(),
+    };
+  }
+  const folder = await storing(mkdtemp(path.join(tmpdir(), 'kofn-model-')));
+  const settle = () => rm(folder, { recursive: true, force: true });
+  try {
+    return await normalised(source, original, engine, engine.normalise, folder, settle);
+  } catch (error) {
+    await settle();
+    throw error;
+  }
+}
+
+async function normalised(
+  source: ModelSource,
+  original: OnnxModel,
+  engine: Engine,
+  normalise: NonNullable<Engine['normalise']>,
+  folder: string,
+  settle: () => Promise<void>,
+): Promise<PreparedModel> {
+  const [given, normal, probed] = ['given', 'normal', 'probe'].map(name => path.join(folder, name)) as [
+    string,
+    string,
+    string,
+  ];
+  await storing(Promise.all([mkdir(given), mkdir(normal), mkdir(probed)]));
+  let modelFile = path.join(given, 'model.onnx');
+  if (typeof source === 'string') modelFile = path.resolve(source);
+  else {
+    const files = source instanceof Uint8Array ? { model: source, weights: new Uint8Array() } : source;
+    await storing(saveModel(imageOfFiles(files), given));
+  }
+  await normalise(modelFile, normal);
+  await rm(given, { recursive: true });
+  const weights = path.join(normal, 'weights.bin');
+  await storing(writeFile(weights, '', { flag: 'a' })); // there is none when all constants are small
+  const external = openExternal(weights);
+  try {
+    const model = await loadModel(path.join(normal, 'model.onnx'), { readExternal: external.read, original });
+    return {
+      model,
+      async probe(values, threads) {
+        await storing(saveModel(probeModel(model, values, { inPlace: true }), probed));
+        await storing(link(weights, path.join(probed, 'weights.bin')));
+        return engine.open(probed, { threads });
+      },
+      settle,
+      async close() {
+        await settle();
+        external.close();
+      },
+    };
+  } catch (error) {
+    external.close();
+    throw error;
+  }
+}
