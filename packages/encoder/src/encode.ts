@@ -35,7 +35,9 @@ export interface LayerEncoding {
   readonly partition: Partition;
   /** One power of two a unit: scale · ‖(weights, bias)‖ is in [1/√2, √2]; 1 for a zero row. */
   readonly scales: Float64Array;
-  /** Makes coded block `index` (0 to n - 1) anew; only that block is in memory. Throws INVALID_ARGUMENT. */
+  /**
+   * Coded block `index` (0 to n - 1), made anew; a data block may be a view of the layer's weights. Throws INVALID_ARGUMENT.
+   */
   block(index: number): EncodedBlock;
 }
 
@@ -80,6 +82,10 @@ function rowScales({ units, fanIn, weights, bias }: LinearMap): Float64Array {
 function dataBlock({ fanIn, weights, bias }: LinearMap, parts: Partition, block: number): EncodedBlock {
   const { groups, unitsPerGroup, blockUnits } = parts;
   const { start, end } = blockRange(parts, block);
+  if (groups === 1 && end - start === blockUnits) {
+    const rows = weights.subarray(start * fanIn, end * fanIn);
+    return bias === undefined ? { weights: rows } : { weights: rows, bias: bias.subarray(start, end) };
+  }
   const out = new Float32Array(groups * blockUnits * fanIn);
   const outBias = bias && new Float32Array(groups * blockUnits);
   for (let group = 0; group < groups; group++) {

@@ -13,6 +13,8 @@ export function sessionOptions(threads: number): InferenceSession.SessionOptions
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     executionMode: 'sequential',
+    // Each session's arena keeps what its largest run took (docs/adr/0002-memory-arena.md).
+    enableCpuMemArena: false,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
     extra: {

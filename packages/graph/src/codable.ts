@@ -2,10 +2,10 @@
  * Which nodes are linear layers that can be coded by their weights, and why the others are not: Conv, Gemm and MatMul
  * whose weights are constant float32, or float16 cast to it.
  */
-import { allFinite, elementCount, fromHalf, type Tensor } from '@kofn/core';
+import { elementCount, fromHalf, type Tensor } from '@kofn/core';
 import type { GraphNode, OnnxModel } from './graph.js';
 import { transposed, type ConvAttributes, type LinearLayer } from './linear-layer.js';
-import { constantValue } from './onnx.js';
+import { constantValue, isFiniteConstant } from './onnx.js';
 import { isPerUnit } from './plain-form.js';
 import {
   dtypeOf,
@@ -198,7 +198,7 @@ function constantWeights(model: OnnxModel, name: string): Weights | string {
     const { data } = constantValue(model, constant) as Tensor & { data: Float32Array | Uint16Array };
     return isCast ? Float32Array.from(data, fromHalf) : (data as Float32Array);
   };
-  if (!allFinite(read())) return `"${name}" has NaN or infinity`;
+  if (!isFiniteConstant(model, constant)) return `"${name}" has NaN or infinity`;
   return { shape: shapeOf(constant), read };
 }
 

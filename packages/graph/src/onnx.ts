@@ -9,7 +9,15 @@
  */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { elementBytes, elementCount, KofnError, tensor, tensorFromBytes, type Tensor } from '@kofn/core';
+import {
+  elementBytes,
+  elementCount,
+  isFiniteTensor,
+  KofnError,
+  tensor,
+  tensorFromBytes,
+  type Tensor,
+} from '@kofn/core';
 import { checkConstant } from './check-constant.js';
 import { externalBytes, externalFiles, externalRange } from './external-data.js';
 import { restoreNames } from './original-names.js';
@@ -29,6 +37,9 @@ import {
   type TensorProto,
   type ValueInfoProto,
 } from './proto.js';
+
+/** Read at a time where a whole constant is not needed. */
+const PIECE_BYTES = 2 ** 24;
 
 export interface LoadOptions {
   /** Reads external data instead of the files beside the model. */
@@ -101,6 +112,24 @@ export function constantValue(model: OnnxModel, constant: TensorProto): Tensor {
       return zeros;
     }
   }
+}
+
+/**
+ * Whether no element of a float32 or float16 constant is NaN or infinite; reads external data piece by piece. Throws as
+ * {@link constantValue}.
+ */
+export function isFiniteConstant(model: OnnxModel, constant: TensorProto): boolean {
+  const dtype = dtypeOf(constant.dataType);
+  const range = externalRange(constant);
+  if (range === undefined || (dtype !== 'float32' && dtype !== 'float16')) {
+    return isFiniteTensor(constantValue(model, constant));
+  }
+  const end = range.offset + elementCount(shapeOf(constant)) * elementBytes(dtype);
+  for (let at = range.offset; at < end; at += PIECE_BYTES) {
+    const bytes = model.readExternal(range.location, at, Math.min(PIECE_BYTES, end - at));
+    if (!isFiniteTensor(tensorFromBytes(dtype, [bytes.byteLength / elementBytes(dtype)], bytes))) return false;
+  }
+  return true;
 }
 
 function parse(bytes: Uint8Array, origin: string): ModelProto {
