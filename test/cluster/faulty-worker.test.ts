@@ -4,60 +4,29 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { float32, KofnError, tensor, type ErrorCode, type Tensors } from '@kofn/core';
-import { createEngine, type Engine, type Session } from '@kofn/engine';
 import { startWorker, type RunningWorker } from '@kofn/worker';
 import { codedLayer, connect } from 'kofn';
 import { describe, it } from 'mocha';
 import { fails } from '../support/engines.js';
+import { faultyWorkers, type Spoil } from '../support/lossy-cluster.js';
 
 const UNITS = 8;
 const weights = Array.from({ length: UNITS }, (_, unit) => [unit + 1, -unit]);
 const x = [[3, 2]];
 const expected = weights.map(([a = 0, b = 0]) => 3 * a + 2 * b);
 
-/** An engine whose outputs pass through `spoil`. */
-async function spoiled(spoil: (outputs: Tensors) => Tensors): Promise<Engine> {
-  const engine = await createEngine('native');
-  return {
-    name: engine.name,
-    version: engine.version,
-    async open(location, options): Promise<Session> {
-      const session = await engine.open(location, options);
-      return {
-        inputs: session.inputs,
-        outputs: session.outputs,
-        run: async (feeds, runOptions) => spoil(await session.run(feeds, runOptions)),
-        [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
-      };
-    },
-    [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
-  };
-}
-
+/** Five workers of which the first `count` are spoiled, for the time of `work`. */
 async function withSpoiled(
   count: number,
-  spoil: (outputs: Tensors) => Tensors,
-  work: (addresses: string[], workers: readonly RunningWorker[]) => Promise<void>,
+  spoil: Spoil,
+  work: (addresses: readonly string[], workers: readonly RunningWorker[]) => Promise<void>,
 ): Promise<void> {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kofn-faulty-'));
-  const workers: RunningWorker[] = [];
-  try {
-    for (let i = 0; i < 5; i++) {
-      const engine = i < count ? await spoiled(spoil) : await createEngine('native');
-      workers.push(await startWorker({ listen: '127.0.0.1:0', dataDir: path.join(folder, String(i)) }, { engine }));
-    }
-    await work(
-      workers.map(({ address }) => address),
-      workers,
-    );
-  } finally {
-    for (const worker of workers) await worker.close();
-    rmSync(folder, { recursive: true });
-  }
+  await using faulty = await faultyWorkers([0, 1, 2, 3, 4].slice(0, count), spoil);
+  await work(faulty.addresses, faulty.workers);
 }
 
 const y = (outputs: Tensors) => outputs['y']!.data as Float32Array;
-const faults: [string, ErrorCode, (outputs: Tensors) => Tensors][] = [
+const faults: [string, ErrorCode, Spoil][] = [
   ['of another shape', 'SHAPE_MISMATCH', outputs => ({ y: float32([2, 1], y(outputs)) })],
   ['too long', 'SHAPE_MISMATCH', outputs => ({ y: float32([1, 3], Float32Array.of(...y(outputs), 0)) })],
   [

@@ -1,8 +1,9 @@
 /** Small ONNX models for tests, written with the protobuf package alone: no code of ours is in the way. */
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { tensorBytes, type DType, type Tensor, type Tensors } from '@kofn/core';
+import type { Engine } from '@kofn/engine';
 import onnxProto from 'onnx-proto';
 
 const { onnx } = onnxProto;
@@ -24,13 +25,15 @@ const ELEMENT_TYPES: Partial<Record<DType, number>> = {
   uint64: 13,
 };
 
+/** A number becomes int, an array ints, a string string; {float: x} a float; a tensor itself. */
+export type AttributeSpec = number | readonly number[] | string | { readonly float: number } | Tensor;
+
 export interface NodeSpec {
   op: string;
   inputs: string[];
   outputs: string[];
   name?: string;
-  /** Numbers become int, arrays ints, strings string; {float: x} a float. */
-  attributes?: Record<string, number | readonly number[] | string | { float: number }>;
+  attributes?: Record<string, AttributeSpec>;
 }
 
 export interface ModelSpec {
@@ -48,14 +51,14 @@ export function makeModel(spec: ModelSpec): { model: Uint8Array; weights: Uint8A
   const weights: Uint8Array[] = [];
   let offset = 0;
   const initializer = Object.entries(spec.initializers ?? {}).map(([name, value]) => {
-    const bytes = tensorBytes(value);
-    const common = { name, dims: [...value.shape], dataType: ELEMENT_TYPES[value.dtype]! };
-    if (spec.external !== true) return { ...common, rawData: bytes };
+    if (spec.external !== true) return { name, ...tensorProto(value) };
+    const { rawData: bytes, ...about } = tensorProto(value);
     weights.push(bytes);
     const at = offset;
     offset += bytes.byteLength;
     return {
-      ...common,
+      name,
+      ...about,
       dataLocation: 1,
       externalData: [
         { key: 'location', value: 'weights.bin' },
@@ -92,6 +95,21 @@ export function writeModel(files: { model: Uint8Array; weights: Uint8Array }): s
   return folder;
 }
 
+/** What ONNX Runtime gives for the whole model: the oracle. */
+export async function runWhole(
+  engine: Engine,
+  files: { model: Uint8Array; weights: Uint8Array },
+  feeds: Tensors,
+): Promise<Tensors> {
+  const folder = writeModel(files);
+  try {
+    await using session = await engine.open(folder);
+    return await session.run(feeds);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
 /** A float32 tensor whose elements are drawn by `draw`. */
 export function drawn(shape: readonly number[], draw: () => number): Tensor {
   const length = shape.reduce((a, b) => a * b, 1);
@@ -104,9 +122,14 @@ function valueInfo(name: string, info: { dtype: DType; shape?: readonly (number 
   return { name, type: { tensorType } };
 }
 
-function attribute(name: string, value: number | readonly number[] | string | { float: number }) {
+function attribute(name: string, value: AttributeSpec) {
   if (typeof value === 'number') return { name, type: 2, i: value };
   if (typeof value === 'string') return { name, type: 3, s: Buffer.from(value) };
   if ('float' in value) return { name, type: 1, f: value.float };
+  if ('dtype' in value) return { name, type: 4, t: tensorProto(value) };
   return { name, type: 7, ints: [...value] };
+}
+
+function tensorProto(value: Tensor) {
+  return { dims: [...value.shape], dataType: ELEMENT_TYPES[value.dtype]!, rawData: tensorBytes(value) };
 }
