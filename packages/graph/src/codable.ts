@@ -19,14 +19,16 @@ import {
 } from './proto.js';
 
 const FLOAT32 = 1;
+const TRANSPOSED = 'a transposed convolution is not coded';
 
 interface Linear {
   /** Name of the node. */
   readonly node: string;
-  readonly operator: LinearLayer['operator'];
+  readonly operator: string;
 }
 
 export interface Codable extends Linear {
+  readonly operator: LinearLayer['operator'];
   readonly codable: true;
   readonly units: number;
   readonly fanIn: number;
@@ -53,7 +55,7 @@ export type CodableReport = Codable | NotCodable;
 /** Finding looks at every weight once (for NaN); a model does not change. */
 const found = new WeakMap<OnnxModel, readonly CodableReport[]>();
 
-/** Every Conv, Gemm and MatMul of the model's main graph, in topological order. Throws as reading external data does. */
+/** Every Conv, Gemm, MatMul and ConvTranspose of the model's main graph, in topological order. Throws as reading external data does. */
 export function findCodable(model: OnnxModel): readonly CodableReport[] {
   let reports = found.get(model);
   if (reports === undefined) {
@@ -69,16 +71,17 @@ function reportsOf(model: OnnxModel): CodableReport[] {
     if (node.op === 'Conv') return [withReason(node, 'Conv', conv(model, node))];
     if (node.op === 'Gemm') return [withReason(node, 'Gemm', gemm(model, node))];
     if (node.op === 'MatMul') return [withReason(node, 'MatMul', matMul(model, node))];
+    if (node.op === 'ConvTranspose')
+      return [{ node: node.name, operator: node.op, codable: false, reason: TRANSPOSED }];
     return [];
   });
 }
 
 type Found = Omit<Codable, 'node' | 'operator' | 'codable' | 'output'>;
 
-function withReason(node: GraphNode, operator: Linear['operator'], found: Found | string): CodableReport {
-  const base = { node: node.name, operator };
-  if (typeof found === 'string') return { ...base, codable: false, reason: found };
-  return { ...base, codable: true, ...found, output: node.outputs[0]! };
+function withReason(node: GraphNode, operator: LinearLayer['operator'], found: Found | string): CodableReport {
+  if (typeof found === 'string') return { node: node.name, operator, codable: false, reason: found };
+  return { node: node.name, operator, codable: true, ...found, output: node.outputs[0]! };
 }
 
 function conv(model: OnnxModel, node: GraphNode): Found | string {

@@ -2,6 +2,7 @@
 export { loadModel, type LoadOptions } from './onnx.js';
 export { findCodable, type Codable, type CodableReport, type NotCodable } from './codable.js';
 export { cutModel, type CodedStep, type Cut, type SegmentStep } from './cut.js';
+export { computedWeights, withConstants } from './fold.js';
 export { profile, type NodeProfile } from './profile.js';
 // Layers and shards.
 export {

@@ -12,11 +12,13 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Engine, Session } from '@kofn/engine';
 import {
+  computedWeights,
   imageOfFiles,
   loadModel,
   openExternal,
   probeModel,
   saveModel,
+  withConstants,
   type ModelFiles,
   type OnnxModel,
 } from '@kofn/graph';
@@ -41,9 +43,10 @@ export interface PreparedModel {
 export async function prepareModel(source: ModelSource, engine: Engine): Promise<PreparedModel> {
   const original = await loadModel(source);
   if (engine.normalise === undefined) {
+    const model = await folded(original, engine);
     return {
-      model: original,
-      probe: (values, threads) => openLocally(engine, probeModel(original, values), threads),
+      model,
+      probe: (values, threads) => openLocally(engine, probeModel(model, values), threads),
       settle: () => Promise.resolve(),
       close: () => Promise.resolve(),
     };
@@ -84,7 +87,8 @@ async function normalised(
   await storing(writeFile(weights, '', { flag: 'a' })); // there is none when all constants are small
   const external = openExternal(weights);
   try {
-    const model = await loadModel(path.join(normal, 'model.onnx'), { readExternal: external.read, original });
+    const loaded = await loadModel(path.join(normal, 'model.onnx'), { readExternal: external.read, original });
+    const model = await folded(loaded, engine);
     return {
       model,
       async probe(values, threads) {
@@ -102,4 +106,12 @@ async function normalised(
     external.close();
     throw error;
   }
+}
+
+/** The model with the weights that its constants alone make as constants. */
+async function folded(model: OnnxModel, engine: Engine): Promise<OnnxModel> {
+  const computed = computedWeights(model);
+  if (computed === undefined) return model;
+  await using session = await openLocally(engine, computed.image(), 1);
+  return withConstants(model, await session.run({}));
 }
