@@ -25,8 +25,16 @@ const ELEMENT_TYPES: Partial<Record<DType, number>> = {
   uint64: 13,
 };
 
-/** A number becomes int, an array ints, a string string; {float: x} a float; a tensor itself. */
-export type AttributeSpec = number | readonly number[] | string | { readonly float: number } | Tensor;
+/** A graph inside a node (If, Loop): it may read values of the graph around it. */
+export interface GraphSpec {
+  readonly nodes: NodeSpec[];
+  readonly inputs?: ModelSpec['inputs'];
+  readonly outputs: ModelSpec['outputs'];
+}
+
+/** A number becomes int, an array ints, a string string; {float: x} a float; a tensor or graph itself. */
+export type AttributeSpec =
+  number | readonly number[] | string | { readonly float: number } | Tensor | { readonly graph: GraphSpec };
 
 export interface NodeSpec {
   op: string;
@@ -71,16 +79,7 @@ export function makeModel(spec: ModelSpec): { model: Uint8Array; weights: Uint8A
     irVersion: 7,
     opsetImport: [{ domain: '', version: spec.opset ?? 13 }],
     graph: {
-      name: 'test',
-      node: spec.nodes.map(({ op, inputs, outputs, name, attributes = {} }) => ({
-        opType: op,
-        input: inputs,
-        output: outputs,
-        name: name ?? '',
-        attribute: Object.entries(attributes).map(([key, value]) => attribute(key, value)),
-      })),
-      input: Object.entries(spec.inputs).map(([name, info]) => valueInfo(name, info)),
-      output: Object.entries(spec.outputs).map(([name, info]) => valueInfo(name, info)),
+      ...graphProto(spec),
       initializer,
     },
   });
@@ -116,6 +115,21 @@ export function drawn(shape: readonly number[], draw: () => number): Tensor {
   return { dtype: 'float32', shape, data: Float32Array.from({ length }, draw) };
 }
 
+function graphProto({ nodes, inputs = {}, outputs }: GraphSpec): object {
+  return {
+    name: 'test',
+    node: nodes.map(({ op, inputs: reads, outputs: makes, name, attributes = {} }) => ({
+      opType: op,
+      input: reads,
+      output: makes,
+      name: name ?? '',
+      attribute: Object.entries(attributes).map(([key, value]) => attribute(key, value)),
+    })),
+    input: Object.entries(inputs).map(([name, info]) => valueInfo(name, info)),
+    output: Object.entries(outputs).map(([name, info]) => valueInfo(name, info)),
+  };
+}
+
 function valueInfo(name: string, info: { dtype: DType; shape?: readonly (number | string)[] }) {
   const dim = info.shape?.map(size => (typeof size === 'number' ? { dimValue: size } : { dimParam: size }));
   const tensorType = { elemType: ELEMENT_TYPES[info.dtype]!, ...(dim === undefined ? {} : { shape: { dim } }) };
@@ -127,6 +141,7 @@ function attribute(name: string, value: AttributeSpec) {
   if (typeof value === 'string') return { name, type: 3, s: Buffer.from(value) };
   if ('float' in value) return { name, type: 1, f: value.float };
   if ('dtype' in value) return { name, type: 4, t: tensorProto(value) };
+  if ('graph' in value) return { name, type: 5, g: graphProto(value.graph) };
   return { name, type: 7, ints: [...value] };
 }
 

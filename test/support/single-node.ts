@@ -113,7 +113,7 @@ function absolutes(values: Tensors): Tensors {
 function absoluteOf(value: AttributeSpec): AttributeSpec {
   if (typeof value !== 'object') return value;
   if ('float' in value) return { float: Math.abs(value.float) };
-  return 'dtype' in value ? absolute(value) : value;
+  return 'dtype' in value ? absolute(value) : value; // a graph inside has no weights of its own
 }
 
 function absolute(value: Tensor): Tensor {

@@ -3,9 +3,10 @@
  * whose weights are constant float32, or float16 cast to it.
  */
 import { elementCount, fromHalf, type Tensor } from '@kofn/core';
-import type { GraphNode, OnnxModel } from './graph.js';
+import { neededNodes, type GraphNode, type OnnxModel } from './graph.js';
 import { transposed, type ConvAttributes, type LinearLayer } from './linear-layer.js';
 import { constantValue, isFiniteConstant } from './onnx.js';
+import { isLinear } from './original-names.js';
 import { isPerUnit } from './plain-form.js';
 import {
   dtypeOf,
@@ -66,8 +67,12 @@ export function findCodable(model: OnnxModel): readonly CodableReport[] {
 }
 
 function reportsOf(model: OnnxModel): CodableReport[] {
-  return model.nodes.flatMap(node => {
+  const needed = neededNodes(model);
+  return model.nodes.flatMap((node): CodableReport[] => {
     if (!isStandard(node.proto)) return [];
+    if (isLinear(node.proto) && !needed.has(node)) {
+      return [{ node: node.name, operator: node.op, codable: false, reason: 'no output needs it' }];
+    }
     if (node.op === 'Conv') return [withReason(node, 'Conv', conv(model, node))];
     if (node.op === 'Gemm') return [withReason(node, 'Gemm', gemm(model, node))];
     if (node.op === 'MatMul') return [withReason(node, 'MatMul', matMul(model, node))];

@@ -9,7 +9,7 @@
  */
 import { KofnError } from '@kofn/core';
 import { findCodable, type Codable } from './codable.js';
-import type { GraphNode, ModelImage, OnnxModel } from './graph.js';
+import { neededNodes, type GraphNode, type ModelImage, type OnnxModel } from './graph.js';
 import { subModel, type ValueTypes } from './sub-model.js';
 
 export interface SegmentStep {
@@ -90,14 +90,7 @@ function dataFlow(model: OnnxModel, coded: ReadonlyMap<string, Codable>): DataFl
     const report = coded.get(node.name);
     return report === undefined ? node.reads : [report.dataInput];
   };
-  const needed = new Set<GraphNode>();
-  const values = model.outputs.map(output => output.name);
-  for (let value = values.pop(); value !== undefined; value = values.pop()) {
-    const producer = model.producers.get(value);
-    if (producer === undefined || needed.has(producer)) continue;
-    needed.add(producer);
-    values.push(...reads(producer));
-  }
+  const needed = neededNodes(model, reads);
   const nodes = model.nodes.filter(node => needed.has(node));
   const readers = new Map<string, GraphNode[]>();
   for (const node of nodes) for (const value of reads(node)) readers.set(value, [...(readers.get(value) ?? []), node]);

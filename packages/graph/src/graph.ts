@@ -39,6 +39,22 @@ export interface GraphNode {
   readonly proto: NodeProto;
 }
 
+/** The nodes that an output depends on. `reads` are the values that a node needs: all that it reads, unless told otherwise. */
+export function neededNodes(
+  model: OnnxModel,
+  reads: (node: GraphNode) => readonly string[] = node => node.reads,
+): ReadonlySet<GraphNode> {
+  const needed = new Set<GraphNode>();
+  const values = model.outputs.map(output => output.name);
+  for (let value = values.pop(); value !== undefined; value = values.pop()) {
+    const producer = model.producers.get(value);
+    if (producer === undefined || needed.has(producer)) continue;
+    needed.add(producer);
+    values.push(...reads(producer));
+  }
+  return needed;
+}
+
 export interface OnnxModel {
   /** For messages: the file's path, or "the model". */
   readonly origin: string;

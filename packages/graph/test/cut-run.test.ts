@@ -99,7 +99,9 @@ describe('a cut model, run step by step', () => {
       outputs: [io('y', 2, 3)],
       constants: [{ name: 'w', value: values([3, 4]) }],
     });
-    const { steps } = cutModel(await loadModel(files), ['dead']);
+    const model = await loadModel(files);
+    assert.throws(() => cutModel(model, ['dead']), /"dead" cannot be coded: no output needs it/);
+    const { steps } = cutModel(model, []);
     assert.deepEqual(
       steps.map(step => (step.kind === 'segment' ? step.nodes : step.layers)),
       [['live']],

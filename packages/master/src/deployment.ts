@@ -30,6 +30,8 @@ export class Deployment {
   readonly #cluster: Cluster;
   readonly #prepared: PreparedModel;
   readonly #steps: readonly DeployedStep[];
+  /** Of the layers in the model. */
+  readonly #order: ReadonlyMap<string, number>;
   readonly #running = new Set<Promise<unknown>>();
   #whole: Promise<Session> | undefined;
 
@@ -40,6 +42,7 @@ export class Deployment {
     this.#cluster = cluster;
     this.#prepared = prepared;
     this.#steps = steps;
+    this.#order = new Map(plan.layers.map(({ name }, index) => [name, index]));
   }
 
   /** One request. Throws INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), else as run.ts. */
@@ -51,7 +54,9 @@ export class Deployment {
     const running = fed.length > 0 ? this.#runWhole(inputs, names) : runSteps(this.#steps, inputs, names, context);
     const ended = running.catch(() => undefined).finally(() => this.#running.delete(ended));
     this.#running.add(ended);
-    return running;
+    const { outputs, layers } = await running;
+    const position = ({ name }: LayerReport) => this.#order.get(name)!;
+    return { outputs, layers: layers.sort((a, b) => position(a) - position(b)) };
   }
 
   /** Waits for the requests that run, then frees all that the deployment has here. */

@@ -1,0 +1,47 @@
+/** Whole graphs: whatever is coded of them, and whichever workers are lost, they give what ONNX Runtime gives. */
+import assert from 'node:assert/strict';
+import { createEngine, type Engine } from '@kofn/engine';
+import fc from 'fast-check';
+import { after, before, describe, it } from 'mocha';
+import { lossyCluster, runLossy, type LossyCluster } from '../support/lossy-cluster.js';
+import { makeModel, runWhole } from '../support/onnx-models.js';
+import { randomGraph } from '../support/random-graph.js';
+import { assertClose, largest } from '../support/single-node.js';
+
+/** Of the output's largest element: a chain of a dozen layers, each within 1e-5 of its own. */
+const TOLERANCE = 2e-4;
+
+describe('random graphs with branches, shared weights, If and Loop', () => {
+  let engine: Engine;
+  const clusters: LossyCluster[] = [];
+  before(async () => {
+    engine = await createEngine('native');
+    for (const lost of [[1], [0, 3]]) clusters.push(await lossyCluster(lost));
+  });
+  after(async () => {
+    for (const cluster of clusters) await cluster[Symbol.asyncDispose]();
+    await engine[Symbol.asyncDispose]();
+  });
+
+  it('give the uncoded result with one and two losses', async () => {
+    const [seen, coded] = [new Set<string>(), new Set<string>()];
+    await fc.assert(
+      fc.asyncProperty(randomGraph, async ({ spec, feeds }) => {
+        const files = makeModel(spec);
+        const whole = await runWhole(engine, files, feeds);
+        for (const lossy of clusters) {
+          const { outputs, layers } = await runLossy(lossy, files, feeds);
+          assert.deepEqual(Object.keys(outputs).sort(), Object.keys(whole).sort());
+          for (const [name, value] of Object.entries(whole)) {
+            assertClose(outputs[name]!, value, TOLERANCE * (1e-3 + largest(value)), name);
+          }
+          for (const { operator, decision } of layers) if (decision === 'coded') coded.add(operator);
+        }
+        for (const { op } of spec.nodes) seen.add(op);
+      }),
+      { numRuns: 60 },
+    );
+    assert.deepEqual([...coded].sort(), ['Conv', 'Gemm', 'MatMul']);
+    for (const op of ['If', 'Loop', 'Add', 'Concat']) assert.ok(seen.has(op), `${op} was not tried`);
+  });
+});
