@@ -30,7 +30,7 @@ export class Deployment {
   readonly #cluster: Cluster;
   readonly #prepared: PreparedModel;
   readonly #steps: readonly DeployedStep[];
-  /** Of the layers in the model. */
+  /** Places of the layers in the file. */
   readonly #order: ReadonlyMap<string, number>;
   readonly #running = new Set<Promise<unknown>>();
   #whole: Promise<Session> | undefined;
@@ -42,7 +42,7 @@ export class Deployment {
     this.#cluster = cluster;
     this.#prepared = prepared;
     this.#steps = steps;
-    this.#order = new Map(plan.layers.map(({ name }, index) => [name, index]));
+    this.#order = fileOrder(plan);
   }
 
   /** One request. Throws INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), else as run.ts. */
@@ -139,13 +139,14 @@ export async function planModel(
 /** Opens the segments and puts the shards, appending each step to `steps` once it stands. */
 async function openSteps(
   model: OnnxModel,
-  { coded, types }: Planning,
+  { plan, coded, types }: Planning,
   code: ResolvedCode,
   { cluster, onProgress, signal }: ModelOptions & { cluster: Cluster },
   steps: DeployedStep[],
 ): Promise<void> {
   const { engine, engineThreads, connections, clock } = cluster;
   const reports = new Map(coded.map(report => [report.node, report]));
+  const order = fileOrder(plan);
   let sentBytes = 0;
   let totalBytes = 0;
   let layerNumber = 0;
@@ -156,7 +157,8 @@ async function openSteps(
       steps.push({ kind: 'segment', inputs: step.inputs, outputs: step.outputs, session });
       continue;
     }
-    const encode = () => step.layers.map(({ node }) => encoded(reports.get(node)!.layer(), code));
+    const members = [...step.layers].sort((a, b) => order.get(a.node)! - order.get(b.node)!);
+    const encode = () => members.map(({ node }) => encoded(reports.get(node)!.layer(), code));
     const before = { sentBytes, totalBytes };
     const placed = await placeLayers(encode(), code, connections, {
       clock,
@@ -164,15 +166,20 @@ async function openSteps(
       onBytes: (sent, total) => {
         sentBytes = before.sentBytes + sent;
         totalBytes = before.totalBytes + total;
-        const layer = step.layers.map(({ node }) => node).join(', ');
+        const layer = members.map(({ node }) => node).join(', ');
         onProgress?.({ layer, layerNumber, layerCount: coded.length, sentBytes, totalBytes });
       },
     });
-    layerNumber += step.layers.length;
+    layerNumber += members.length;
     const local = new LocalBlocks(engine, engineThreads, block => shardFiles(encode(), block));
-    const outputs = step.layers.map(({ output }) => output);
+    const outputs = members.map(({ output }) => output);
     steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, local } });
   }
+}
+
+/** Places of the layers in the model's file, by name. */
+function fileOrder({ layers }: Plan): Map<string, number> {
+  return new Map(layers.map(({ name }, index) => [name, index]));
 }
 
 async function disposeSteps(steps: readonly DeployedStep[]): Promise<void> {

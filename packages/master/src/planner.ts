@@ -81,6 +81,8 @@ export async function planLayers(prepared: PreparedModel, context: PlanContext):
     const { chosen, reason } = decide(report.node, choice, costs, code);
     layers.push({ ...about, decision: chosen ? 'coded' : 'local', reason, costs, ...(chosen ? { coded } : {}) });
   }
+  const place = new Map(prepared.fileOrder.map((name, index) => [name, index]));
+  layers.sort((a, b) => (place.get(a.name) ?? Infinity) - (place.get(b.name) ?? Infinity));
   const decided = new Set(layers.filter(layer => layer.decision === 'coded').map(layer => layer.name));
   return {
     plan: { layers, speeds },

@@ -29,6 +29,8 @@ export type ModelSource = string | Uint8Array | ModelFiles;
 
 export interface PreparedModel {
   readonly model: OnnxModel;
+  /** Names of nodes in the order of the file, which ONNX Runtime changes. */
+  readonly fileOrder: readonly string[];
   /** Opens the model with `values` as its outputs. Not after `settle`. Throws what `Engine.open` throws. */
   readonly probe: (values: readonly string[], threads: number) => Promise<Session>;
   settle(): Promise<void>;
@@ -46,6 +48,7 @@ export async function prepareModel(source: ModelSource, engine: Engine): Promise
     const model = await folded(original, engine);
     return {
       model,
+      fileOrder: original.nodes.map(node => node.name),
       probe: (values, threads) => openLocally(engine, probeModel(model, values), threads),
       settle: () => Promise.resolve(),
       close: () => Promise.resolve(),
@@ -91,6 +94,7 @@ async function normalised(
     const model = await folded(loaded, engine);
     return {
       model,
+      fileOrder: original.nodes.map(node => node.name),
       async probe(values, threads) {
         await storing(saveModel(probeModel(model, values, { inPlace: true }), probed));
         await storing(link(weights, path.join(probed, 'weights.bin')));
