@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { formatShape, isFiniteTensor, KofnError, seededRng, type Tensor, type Tensors } from '@kofn/core';
-import type { ValueInfo } from '@kofn/graph';
+import type { OnnxModel, ValueInfo } from '@kofn/graph';
 import { checkInputs } from '@kofn/master';
 import type { InputFile } from './arguments.js';
 import { decodePicture, pictureTensor, type ImageOptions } from './io/image.js';
@@ -24,6 +24,11 @@ export interface InputSource {
   readonly drawn: boolean;
   /** What request `request` runs on. Drawn inputs take the seed + `request`. */
   readonly forRequest: (request: number) => Tensors;
+}
+
+/** The model's inputs, and of those that it gives a value itself the ones that `files` name. */
+export function takenInputs(model: OnnxModel, files: readonly InputFile[] = []): ValueInfo[] {
+  return [...model.inputs, ...model.overridable.filter(({ name }) => files.some(file => file.name === name))];
 }
 
 /**

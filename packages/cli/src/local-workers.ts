@@ -37,6 +37,8 @@ export interface LocalWorker {
   readonly pid: number;
 }
 
+/** As in the first line of kofn-worker.js (docs/adr/0002-memory.md). */
+const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '131072' };
 const EXIT_WAIT_MS = 5_000;
 const STDERR_TAIL = 2_000;
 
@@ -151,7 +153,7 @@ class Child {
         ...['--listen', '127.0.0.1:0', '--data-dir', folder ?? path.join(dataDir!, `worker-${index}`)],
         ...['--engine', engine, '--threads', String(threads), '--json', '--exit-with-parent'],
       ],
-      { stdio: ['pipe', 'pipe', 'pipe'] },
+      { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...MALLOC } },
     );
     this.#process.once('exit', () => (this.exited = true));
     track(this);

@@ -28,6 +28,8 @@ export interface RunSummary {
   /** Of answered requests; null when there are none. */
   readonly p50Ms: number | null;
   readonly p99Ms: number | null;
+  /** Shard bytes that went to workers for this run; 0 when they had all of them. */
+  readonly shardBytesSent: number;
   readonly codedLayers: readonly {
     readonly name: string;
     readonly k: number;
@@ -46,9 +48,10 @@ export function runSummary(parts: {
   tally: Tally;
   kills: readonly KillOutcome[];
   cluster: Cluster;
+  shardBytesSent: number;
   compared: boolean;
 }): RunSummary {
-  const { modelPath, coded, tally, kills, cluster, compared } = parts;
+  const { modelPath, coded, tally, kills, cluster, shardBytesSent, compared } = parts;
   return {
     model: modelPath,
     requests: tally.requests,
@@ -64,6 +67,7 @@ export function runSummary(parts: {
     }),
     p50Ms: tally.ms(50),
     p99Ms: tally.ms(99),
+    shardBytesSent,
     codedLayers: coded.plan.layers.flatMap(({ name, coded: how }) =>
       how === undefined ? [] : [{ name, k: how.k, r: how.r, code: how.code }],
     ),
@@ -76,7 +80,7 @@ export function runSummary(parts: {
 
 /** `report` is that of the last answered request. */
 export function runTables(summary: RunSummary, report: RunReport | undefined): string {
-  const { requests, lost, wrong, recovered, computedHere, maxRelError, p50Ms, p99Ms, kills } = summary;
+  const { requests, lost, wrong, recovered, computedHere, maxRelError, p50Ms, p99Ms, kills, shardBytesSent } = summary;
   const rows = [
     ['requests', String(requests)],
     ['lost', verdict(String(lost), lost === 0)],
@@ -84,6 +88,7 @@ export function runTables(summary: RunSummary, report: RunReport | undefined): s
     ['largest relative error', formatError(maxRelError)],
     ['blocks recovered from parity', `${recovered.lost} lost, ${recovered.late} late`],
     ...(computedHere > 0 ? [['blocks computed by the master', String(computedHere)]] : []),
+    ['shards sent', formatBytes(shardBytesSent)],
     ['p50 / p99', `${formatMs(p50Ms)} / ${formatMs(p99Ms)} ms`],
     ...kills.map(({ worker, request, hit, ms }) => [
       `worker ${worker} killed at request ${request}`,

@@ -47,6 +47,7 @@ export class Workers implements AsyncDisposable {
   readonly cluster: Cluster;
   readonly kills: KillPlan;
   readonly #local: LocalWorkers | undefined;
+  #sentBytes = 0;
 
   private constructor(cluster: Cluster, kills: KillPlan, local: LocalWorkers | undefined) {
     this.cluster = cluster;
@@ -70,6 +71,11 @@ export class Workers implements AsyncDisposable {
     }
   }
 
+  /** Shard bytes that went to workers; what they had already is not in it. */
+  get sentBytes(): number {
+    return this.#sentBytes;
+  }
+
   /** `codedModel` with a bar for the shards on their way. */
   async deploy(modelPath: string, options: Omit<ModelOptions, 'onProgress'>): Promise<CodedModel> {
     const format = ' deploying {bar} {percentage}% | layer {layer} | {sent}';
@@ -77,7 +83,8 @@ export class Workers implements AsyncDisposable {
     return await codedModel(modelPath, {
       ...options,
       cluster: this.cluster,
-      onProgress({ layer, layerNumber, layerCount, sentBytes, totalBytes }) {
+      onProgress: ({ layer, layerNumber, layerCount, sentBytes, totalBytes }) => {
+        this.#sentBytes = sentBytes;
         const done = (layerNumber + (totalBytes === 0 ? 1 : sentBytes / totalBytes)) / layerCount;
         progress.update(done, () => ({ layer, sent: formatBytes(sentBytes) }));
       },

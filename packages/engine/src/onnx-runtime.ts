@@ -13,7 +13,7 @@ export function sessionOptions(threads: number): InferenceSession.SessionOptions
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     executionMode: 'sequential',
-    // Each session's arena keeps what its largest run took (docs/adr/0002-memory-arena.md).
+    // Each session's arena keeps what its largest run took (docs/adr/0002-memory.md).
     enableCpuMemArena: false,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,

@@ -119,7 +119,9 @@ function checkNames(
 
 /** Runs the model once here and returns its `values`. */
 async function probe({ model, probe: open }: PreparedModel, values: string[], context: PlanContext): Promise<Tensors> {
-  const inputs = context.sampleInputs ?? zeroInputs(model.inputs);
+  const given = Object.entries(context.sampleInputs ?? zeroInputs(model.inputs));
+  // Values in the place of the model's own do not change a shape.
+  const inputs = Object.fromEntries(given.filter(([name]) => model.overridable.every(own => own.name !== name)));
   checkInputs(model.inputs, inputs);
   await using session = await open(values, context.threads);
   return { ...inputs, ...(await session.run(inputs)) };

@@ -1,4 +1,5 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072 node
+// The first line is docs/adr/0002-memory.md: glibc gives what is freed back to the system.
 import { runWorkerCommand } from '../dist/src/main.js';
 
 await runWorkerCommand(process.argv);

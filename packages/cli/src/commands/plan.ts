@@ -4,7 +4,7 @@ import { planModel, type Plan } from '@kofn/master';
 import { KofnError } from '@kofn/core';
 import type { Tensors } from '@kofn/core';
 import { EXIT_OK } from '../exit.js';
-import { openInputs } from '../inputs.js';
+import { openInputs, takenInputs } from '../inputs.js';
 import { nothingPays, planTable, planTotals, planWords } from '../plan-table.js';
 import { codeOptions, workerCount, Workers } from '../session.js';
 import type { SharedArguments } from '../shared-options.js';
@@ -50,8 +50,8 @@ function planText(made: Plan, count: number | undefined, { layers }: SharedArgum
 
 /** Inputs to profile with; undefined for zeros, which only a model with fixed sizes (but the first) can take. */
 async function sampleInputsOf(modelPath: string, args: SharedArguments): Promise<Tensors | undefined> {
-  const { inputs: expected } = await loadModel(modelPath);
   const { mean, std, scale, layout, random: seed, input: files = [], checkFinite = false } = args;
+  const expected = takenInputs(await loadModel(modelPath), files);
   if (files.length > 0 || seed !== undefined) {
     const inputs = await openInputs(expected, { files, seed, image: { mean, std, scale, layout }, checkFinite });
     return inputs.forRequest(0);

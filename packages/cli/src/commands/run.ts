@@ -6,7 +6,7 @@ import type { Tensors } from '@kofn/core';
 import type { Kill } from '../arguments.js';
 import { compareOutputs } from '../compare.js';
 import { EXIT_FAILED, EXIT_OK } from '../exit.js';
-import { openInputs, type InputSource } from '../inputs.js';
+import { openInputs, takenInputs, type InputSource } from '../inputs.js';
 import { checkKills } from '../kill-plan.js';
 import { OutputFolder } from '../output.js';
 import { noteDecision } from '../plan-table.js';
@@ -60,6 +60,7 @@ export async function run(modelPath: string, args: RunArguments, signal: AbortSi
     tally,
     kills: outcomes,
     cluster: workers.cluster,
+    shardBytesSent: workers.sentBytes,
     compared: args.compare === true,
   });
   process.stdout.write(args.json ? `${JSON.stringify(summary)}\n` : `${runTables(summary, lastReport)}\n`);
@@ -79,7 +80,7 @@ async function validate(
   checkKills(args.kill ?? [], args.local, args.requests);
   const model = await loadModel(modelPath);
   const { mean, std, scale, layout } = args;
-  const inputs = await openInputs(model.inputs, {
+  const inputs = await openInputs(takenInputs(model, args.input), {
     files: args.input ?? [],
     seed: args.random,
     image: { mean, std, scale, layout },
