@@ -2,6 +2,7 @@
 export { connectChannel } from './grpc-channel.js';
 export { WorkerClient, type ServerMetadata, type WorkerInventory } from './worker-client.js';
 export { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
+export { checkOwner, type Owner } from './owner.js';
 export { shardHash, shardName, type ShardFiles } from './shard-transfer.js';
 // What servers use.
 export { listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';

@@ -36,6 +36,7 @@ export const METHODS = {
   repositoryModelUnload: `/${OPEN_INFERENCE}/RepositoryModelUnload`,
   inventory: `/${SHARD_STORE}/Inventory`,
   put: `/${SHARD_STORE}/Put`,
+  claim: `/${SHARD_STORE}/Claim`,
   remove: `/${SHARD_STORE}/Remove`,
 } as const satisfies Record<string, MethodPath>;
 
@@ -43,7 +44,7 @@ export const METHODS = {
 export const EXTENSIONS = { cancel: 'kofn.cancel', shardStore: 'kofn.shard_store' } as const;
 
 /** Version of kofn's own part of the protocol. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 export interface Codec<T> {
   /** Fields that are absent take their defaults. */
@@ -103,6 +104,12 @@ export interface TensorMetadataMessage {
   shape: (string | number)[];
 }
 
+export interface OwnerMessage {
+  cluster: string;
+  model: string;
+  version: number;
+}
+
 type Empty = Record<never, never>;
 
 /** By message name, as the .proto files have it. */
@@ -139,14 +146,21 @@ export const codecs = {
     disk_limit_bytes: string | number;
     disk_used_bytes: string | number;
     cores: number;
-    shards: { name: string; bytes: string | number }[];
+    shards: { name: string; bytes: string | number; owners: OwnerMessage[] }[];
   }>('kofn.v1.InventoryResponse'),
   putRequest: codec<{
-    header?: { name: string; model_bytes: string | number; weights_bytes: string | number } | null;
+    header?: {
+      name: string;
+      model_bytes: string | number;
+      weights_bytes: string | number;
+      owner?: OwnerMessage | null | undefined;
+    } | null;
     data?: Uint8Array;
   }>('kofn.v1.PutRequest'),
   putResponse: codec<{ present: boolean }>('kofn.v1.PutResponse'),
-  removeRequest: codec<{ names: string[] }>('kofn.v1.RemoveRequest'),
+  claimRequest: codec<{ names: string[]; owner: OwnerMessage | null }>('kofn.v1.ClaimRequest'),
+  claimResponse: codec<{ missing: string[] }>('kofn.v1.ClaimResponse'),
+  removeRequest: codec<{ names: string[]; owner: OwnerMessage | null }>('kofn.v1.RemoveRequest'),
   removeResponse: codec<{ removed: string[] }>('kofn.v1.RemoveResponse'),
 } as const;
 

@@ -1,5 +1,6 @@
 /** A shard's name and its way over the wire in chunks. */
 import { createHash } from 'node:crypto';
+import type { Owner } from './owner.js';
 import { codecs } from './protos.js';
 
 /** Large enough that a message costs little, small enough that progress moves and memory stays flat. */
@@ -27,9 +28,9 @@ export function shardHash(modelBytes: number) {
 /** The messages of ShardStore.Put. `onProgress` gets the shard's bytes handed over so far, after each chunk. */
 export async function* putMessages(
   { name, model, weights }: ShardFiles,
-  onProgress?: (sentBytes: number) => void,
+  { owner, onProgress }: { owner?: Owner | undefined; onProgress?: ((sentBytes: number) => void) | undefined } = {},
 ): AsyncGenerator<Uint8Array> {
-  const header = { name, model_bytes: model.byteLength, weights_bytes: weights.byteLength };
+  const header = { name, model_bytes: model.byteLength, weights_bytes: weights.byteLength, owner };
   yield codecs.putRequest.encode({ header });
   let sent = 0;
   for (const part of [model, weights]) {

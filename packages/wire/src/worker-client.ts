@@ -2,6 +2,7 @@
 import { KofnError, type Clock } from '@kofn/core';
 import type { CallOptions, Channel } from './channel.js';
 import { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
+import { checkOwner, type Owner } from './owner.js';
 import { codecs, EXTENSIONS, METHODS, PROTOCOL_VERSION } from './protos.js';
 import { putMessages, type ShardFiles } from './shard-transfer.js';
 
@@ -14,7 +15,7 @@ export interface WorkerInventory {
   readonly diskLimitBytes: number;
   readonly diskUsedBytes: number;
   readonly cores: number;
-  readonly shards: readonly { readonly name: string; readonly bytes: number }[];
+  readonly shards: readonly { readonly name: string; readonly bytes: number; readonly owners: readonly Owner[] }[];
 }
 
 export interface ServerMetadata {
@@ -76,26 +77,50 @@ export class WorkerClient {
       diskLimitBytes: Number(reply.disk_limit_bytes),
       diskUsedBytes: Number(reply.disk_used_bytes),
       cores: reply.cores,
-      shards: reply.shards.map(({ name, bytes }) => ({ name, bytes: Number(bytes) })),
+      shards: reply.shards.map(({ name, bytes, owners }) => ({ name, bytes: Number(bytes), owners })),
     };
   }
 
   /**
-   * Puts a shard; a worker that has it already answers at once. Throws RESOURCE_EXHAUSTED (disk or message limit),
-   * STORAGE, DATA_LOSS (it did not arrive as it was sent).
+   * Puts a shard and claims it for `owner`; a worker that has it already answers at once. Without an owner it is held
+   * for one lease. Throws INVALID_ARGUMENT (the owner), RESOURCE_EXHAUSTED (disk, message or owners a shard), STORAGE,
+   * DATA_LOSS (it did not arrive as it was sent).
    */
   async put(
     shard: ShardFiles,
-    { onProgress, ...options }: CallOptions & { onProgress?: (sentBytes: number) => void } = {},
+    {
+      owner,
+      onProgress,
+      ...options
+    }: CallOptions & { owner?: Owner | undefined; onProgress?: ((sentBytes: number) => void) | undefined } = {},
   ): Promise<{ present: boolean }> {
-    const reply = await this.#channel.clientStream(METHODS.put, putMessages(shard, onProgress), options);
-    return codecs.putResponse.decode(reply);
+    if (owner !== undefined) checkOwner(owner);
+    const messages = putMessages(shard, { owner, onProgress });
+    return codecs.putResponse.decode(await this.#channel.clientStream(METHODS.put, messages, options));
   }
 
-  /** Removes shards; returns the names that were there. */
-  async remove(names: readonly string[], options: CallOptions = {}): Promise<string[]> {
-    const request = codecs.removeRequest.encode({ names: [...names] });
-    return codecs.removeResponse.decode(await this.#channel.unary(METHODS.remove, request, options)).removed;
+  /**
+   * Claims shards for `owner`, or renews its leases on them; returns the names that the worker does not hold. Throws
+   * INVALID_ARGUMENT (the owner, or too many names), RESOURCE_EXHAUSTED (owners a shard, or disk), STORAGE; what was
+   * claimed before the failure stays claimed.
+   */
+  async claim(names: readonly string[], owner: Owner, options: CallOptions = {}): Promise<string[]> {
+    const request = codecs.claimRequest.encode({ names: [...names], owner: checkOwner(owner) });
+    return codecs.claimResponse.decode(await this.#channel.unary(METHODS.claim, request, options)).missing;
+  }
+
+  /**
+   * Drops the claims of `owner` on `names`, on all that it claims when `names` is empty; without an owner the shards go
+   * whoever claims them. Returns the names whose bytes went. Throws INVALID_ARGUMENT (the owner, or too many names), and
+   * STORAGE or RESOURCE_EXHAUSTED (disk) after it did what could be done.
+   */
+  async remove(
+    names: readonly string[],
+    { owner, ...options }: CallOptions & { owner?: Owner | undefined } = {},
+  ): Promise<string[]> {
+    const request = { names: [...names], owner: owner === undefined ? null : checkOwner(owner) };
+    const reply = await this.#channel.unary(METHODS.remove, codecs.removeRequest.encode(request), options);
+    return codecs.removeResponse.decode(reply).removed;
   }
 
   /** Runs a model that the worker holds, over one stream that all calls share. Throws as `InferStream.infer`. */

@@ -70,6 +70,26 @@ describe('protos', () => {
     );
   });
 
+  it('writes the messages of ShardStore in the field numbers of its .proto file', () => {
+    const owner = { cluster: 'c', model: 'm', version: 3 };
+    const asOwner = [...field(1, 2, 'c'), ...field(2, 2, 'm'), ...field(3, 0, 3)];
+    assert.deepEqual(
+      [...codecs.putRequest.encode({ header: { name: 'n', model_bytes: 5, weights_bytes: 6, owner } })],
+      field(1, 2, ...field(1, 2, 'n'), ...field(2, 0, 5), ...field(3, 0, 6), ...field(4, 2, ...asOwner)),
+    );
+    const named = [...field(1, 2, 'n'), ...field(2, 2, ...asOwner)];
+    assert.deepEqual([...codecs.claimRequest.encode({ names: ['n'], owner })], named);
+    assert.deepEqual([...codecs.removeRequest.encode({ names: ['n'], owner })], named);
+    assert.deepEqual([...codecs.claimResponse.encode({ missing: ['n'] })], field(1, 2, 'n'));
+    assert.deepEqual(
+      [...codecs.inventory.encode({ shards: [{ name: 'n', bytes: 5, owners: [owner] }] })],
+      field(9, 2, ...field(1, 2, 'n'), ...field(2, 0, 5), ...field(3, 2, ...asOwner)),
+    );
+    // As a client of before owners has it.
+    assert.equal(codecs.removeRequest.decode(Buffer.from(field(1, 2, 'n'))).owner, null);
+    assert.equal(codecs.putRequest.decode(Buffer.from(field(1, 2, ...field(1, 2, 'n')))).header?.owner, null);
+  });
+
   it('has a method path for each RPC of both services, and no other', () => {
     const services = ['inference.GRPCInferenceService', 'kofn.v1.ShardStore'].map(
       name => protoDefinition[name] as Record<string, { path: string }>,

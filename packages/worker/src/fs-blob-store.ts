@@ -1,8 +1,9 @@
 /**
- * Blobs on disk (blob-store.ts is the contract): DATA_DIR/shards/NAME/{model.onnx,weights.bin}.
+ * Blobs on disk (blob-store.ts is the contract): DATA_DIR/shards/NAME/{model.onnx,weights.bin,owners.json}.
  *
  * Invariants
- * 1. A draft lives under DATA_DIR/tmp, which is emptied at start, and gets its name by one rename after fsync.
+ * 1. A draft, of a blob or of a text, lives under DATA_DIR/tmp, which is emptied at start, and gets its name by one
+ *    rename after fsync.
  * 2. One worker a data directory (folder-lock.ts).
  */
 import { createReadStream } from 'node:fs';
@@ -12,6 +13,7 @@ import { BLOB_FILES, type BlobDraft, type BlobFile, type BlobStore, type StoredB
 import { ignoreMissing, releaseFolder, takeFolder } from './folder-lock.js';
 import { storageError } from './storage-error.js';
 
+const OWNERS_FILE = 'owners.json';
 const READ_BYTES = 2 ** 20;
 
 export class FsBlobStore implements BlobStore, AsyncDisposable {
@@ -91,8 +93,9 @@ export class FsBlobStore implements BlobStore, AsyncDisposable {
             const handle = handles.get(file)!;
             for (let at = 0; at < chunk.byteLength;) at += (await handle.write(chunk, at)).bytesWritten;
           }),
-        commit: name =>
+        commit: (name, owners) =>
           guard(this.location(name), async () => {
+            if (owners !== undefined) await writeFile(path.join(folder, OWNERS_FILE), owners, { flush: true });
             for (const handle of handles.values()) await handle.sync();
             await closeAll();
             await syncFolder(folder);
@@ -102,6 +105,7 @@ export class FsBlobStore implements BlobStore, AsyncDisposable {
               const { code } = error as NodeJS.ErrnoException;
               if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
               await discard();
+              if (owners !== undefined) await this.writeOwners(name, owners);
             }
             await syncFolder(this.#shards);
           }),
@@ -123,12 +127,33 @@ export class FsBlobStore implements BlobStore, AsyncDisposable {
     return path.join(this.#shards, name);
   }
 
+  async readOwners(name: string): Promise<string | undefined> {
+    const file = path.join(this.location(name), OWNERS_FILE);
+    return guard(file, () => readFile(file, 'utf8').catch(ignoreMissing));
+  }
+
+  async writeOwners(name: string, owners: string): Promise<void> {
+    const file = path.join(this.location(name), OWNERS_FILE);
+    const draft = path.join(this.#tmp, String(++this.#drafts));
+    await guard(file, async () => {
+      try {
+        await writeFile(draft, owners, { flush: true });
+        await rename(draft, file);
+      } catch (error) {
+        await rm(draft, { force: true });
+        throw error;
+      }
+      await syncFolder(this.location(name));
+    });
+  }
+
   async remove(name: string): Promise<void> {
     const doomed = path.join(this.#tmp, String(++this.#drafts));
     await guard(this.location(name), async () => {
       // Away in one step first, so that a crash leaves no half of it.
       const moved = await rename(this.location(name), doomed).then(() => true, ignoreMissing);
-      if (moved === true) await rm(doomed, { recursive: true, force: true });
+      // What cannot be deleted from there is no blob any more, and goes when the next start empties the folder.
+      if (moved === true) await rm(doomed, { recursive: true, force: true }).catch(() => undefined);
     });
   }
 

@@ -42,5 +42,6 @@ export function workerMetrics(parts: { queue: RequestQueue; executor: Executor; 
   gauge('kofn_worker_queue_waiting', 'Requests that wait for the engine', () => queue.waiting);
   gauge('kofn_worker_session_bytes', 'Estimated memory of the open sessions', () => executor.usedBytes);
   gauge('kofn_worker_shard_bytes', 'Bytes of the shards held', () => store.diskUsedBytes);
+  gauge('kofn_worker_shard_claims', 'Claims on the shards held, those without an owner included', () => store.claims);
   return registry;
 }

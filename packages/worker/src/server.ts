@@ -4,7 +4,8 @@
  *
  * Invariants
  * 1. Every inference goes through the queue; only shards that the store verified are run.
- * 2. After `drain` no new work is taken, all that was taken has been answered, and every stream has ended.
+ * 2. The session of a shard whose bytes went closes, when its last run has ended.
+ * 3. After `drain` no new work is taken, all that was taken has been answered, and every stream has ended.
  */
 import { KofnError, systemClock, type Clock } from '@kofn/core';
 import type { Engine, ValueInfo } from '@kofn/engine';
@@ -49,6 +50,7 @@ export class WorkerServer implements AsyncDisposable {
     this.#version = parts.version;
     this.store = store;
     this.executor = new Executor({ engine, store, memoryLimitBytes, threads });
+    store.onGone(name => this.executor.close(name));
     this.queue = new RequestQueue({ clock, maxWaiting: maxQueue });
     this.metrics = workerMetrics(this);
     const identity = { workerId, engine: engine.name, engineVersion: engine.version, cores };
@@ -83,8 +85,9 @@ export class WorkerServer implements AsyncDisposable {
     await Promise.all(this.#streams);
   }
 
-  /** Closes the sessions; `drain` first, or what runs fails. */
+  /** Ends no more leases and closes the sessions; `drain` first, or what runs fails. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.store[Symbol.asyncDispose]();
     await this.executor[Symbol.asyncDispose]();
   }
 

@@ -1,9 +1,26 @@
-/** kofn.v1.ShardStore: what a worker holds, taking more, letting go. */
-import { KofnError } from '@kofn/core';
-import { codecs, METHODS, PROTOCOL_VERSION, type ServiceHandlers } from '@kofn/wire';
+/**
+ * kofn.v1.ShardStore: what a worker holds and for whom, taking more, letting go.
+ *
+ * Invariant: a request is decoded only when it is small, the data of Put aside, and acts only when all of it is valid.
+ */
+import { KofnError, throwIfAborted } from '@kofn/core';
+import {
+  checkOwner,
+  codecs,
+  METHODS,
+  PROTOCOL_VERSION,
+  type CallContext,
+  type Codec,
+  type Owner,
+  type ServiceHandlers,
+} from '@kofn/wire';
 import type { StoredBlob } from './blob-store.js';
 import type { Executor } from './executor.js';
 import type { ShardStore } from './shard-store.js';
+
+/** The limits that shard_store.proto states; so many names fit into so many bytes. */
+const MAX_REQUEST_BYTES = 2 ** 20;
+const MAX_NAMES = 10_000;
 
 export interface WorkerIdentity {
   readonly workerId: string;
@@ -37,14 +54,28 @@ export function shardStoreHandlers(
         },
       ],
       [
-        METHODS.remove,
-        async (request: Uint8Array) => {
-          const removed: string[] = [];
-          for (const name of codecs.removeRequest.decode(request).names) {
-            const wasThere = await store.remove(name);
-            await executor.close(name);
-            if (wasThere) removed.push(name);
+        METHODS.claim,
+        async (request: Uint8Array, { signal }: CallContext) => {
+          const { names, owner } = decode(codecs.claimRequest, request);
+          checkCount(names);
+          if (!owner) throw new KofnError('INVALID_ARGUMENT', 'a claim must name its owner');
+          checkOwner(owner);
+          const missing: string[] = [];
+          for (const name of names) {
+            throwIfAborted(signal);
+            if (!(await store.claim(name, owner))) missing.push(name);
           }
+          return codecs.claimResponse.encode({ missing });
+        },
+      ],
+      [
+        METHODS.remove,
+        async (request: Uint8Array, { signal }: CallContext) => {
+          const { names, owner } = decode(codecs.removeRequest, request);
+          checkCount(names);
+          const by = owner ? checkOwner(owner) : undefined;
+          const which = by !== undefined && names.length === 0 ? store.claimedBy(by) : names;
+          const removed = await removeAll(store, which, by, signal);
           return codecs.removeResponse.encode({ removed });
         },
       ],
@@ -55,22 +86,63 @@ export function shardStoreHandlers(
         async (messages, { signal }) => {
           const rest = messages[Symbol.asyncIterator]();
           const first = await rest.next();
-          const shard = headerOf(first.done === true ? undefined : first.value);
-          return codecs.putResponse.encode(await store.put(shard, dataOf(rest), signal));
+          const { shard, owner } = headerOf(first.done === true ? undefined : first.value);
+          return codecs.putResponse.encode(await store.put(shard, dataOf(rest), { owner, signal }));
         },
       ],
     ]),
   };
 }
 
-function headerOf(message: Uint8Array | undefined): StoredBlob {
-  const header = message && codecs.putRequest.decode(message).header;
+/** One shard that the disk does not let go is no reason to keep the others: what it threw comes last. */
+async function removeAll(
+  store: ShardStore,
+  names: readonly string[],
+  owner: Owner | undefined,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const removed: string[] = [];
+  const errors: unknown[] = [];
+  for (const name of names) {
+    throwIfAborted(signal);
+    try {
+      if (await store.remove(name, owner)) removed.push(name);
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  if (errors.length > 0) throw KofnError.from(errors[0]);
+  return removed;
+}
+
+function headerOf(message: Uint8Array | undefined): { shard: StoredBlob; owner: Owner | undefined } {
+  const header = message && decode(codecs.putRequest, message).header;
   if (!header) throw new KofnError('PROTOCOL', 'the first message of Put must be the header');
   return {
-    name: header.name,
-    modelBytes: Number(header.model_bytes),
-    weightsBytes: Number(header.weights_bytes),
+    shard: {
+      name: header.name,
+      modelBytes: Number(header.model_bytes),
+      weightsBytes: Number(header.weights_bytes),
+    },
+    owner: header.owner ? checkOwner(header.owner) : undefined,
   };
+}
+
+/** Throws PROTOCOL, or RESOURCE_EXHAUSTED before it makes objects of a request that could fill the memory. */
+function decode<T>(codec: Codec<T>, request: Uint8Array): T {
+  if (request.byteLength <= MAX_REQUEST_BYTES) return codec.decode(request);
+  throw new KofnError(
+    'RESOURCE_EXHAUSTED',
+    `the request has ${request.byteLength} bytes: may have at most ${MAX_REQUEST_BYTES}; name fewer shards in each`,
+  );
+}
+
+function checkCount(names: readonly string[]): void {
+  if (names.length <= MAX_NAMES) return;
+  throw new KofnError(
+    'INVALID_ARGUMENT',
+    `the request names ${names.length} shards: may name at most ${MAX_NAMES}; name fewer in each`,
+  );
 }
 
 async function* dataOf(messages: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array> {

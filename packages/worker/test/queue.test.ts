@@ -1,36 +1,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { KofnError, type Clock } from '@kofn/core';
+import { KofnError } from '@kofn/core';
 import { RequestQueue } from '../src/queue.js';
-
-/** Time that moves when the test says so. */
-class TestClock implements Clock {
-  #now = 0;
-  readonly #timers = new Set<{ at: number; fire: () => void }>();
-
-  now(): number {
-    return this.#now;
-  }
-
-  setTimer(fire: () => void, delayMs: number) {
-    const timer = { at: this.#now + delayMs, fire };
-    this.#timers.add(timer);
-    return { cancel: () => void this.#timers.delete(timer) };
-  }
-
-  advance(ms: number): void {
-    this.#now += ms;
-    for (const timer of [...this.#timers]) {
-      if (timer.at > this.#now || !this.#timers.delete(timer)) continue;
-      timer.fire();
-    }
-  }
-
-  get armed(): number {
-    return this.#timers.size;
-  }
-}
+import { TestClock } from './support/test-clock.js';
 
 /** Work that ends when the test says so. */
 function work(log: string[], name: string) {

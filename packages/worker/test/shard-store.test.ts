@@ -3,11 +3,10 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, it } from 'mocha';
 import { KofnError } from '@kofn/core';
-import type { ShardFiles } from '@kofn/wire';
-import type { StoredBlob } from '../src/blob-store.js';
 import { FsBlobStore } from '../src/fs-blob-store.js';
 import { ShardStore } from '../src/shard-store.js';
 import { scaleShard } from './support/scale-engine.js';
+import { chunks, header } from './support/store.js';
 import { temporaryFolder } from './support/temporary.js';
 
 const GIB = 2 ** 30;
@@ -16,17 +15,6 @@ const shard = scaleShard(
   Uint8Array.from({ length: 5000 }, (_, i) => i),
 );
 const other = scaleShard(3, new Uint8Array(100));
-
-function header({ name, model, weights }: ShardFiles): StoredBlob {
-  return { name, modelBytes: model.byteLength, weightsBytes: weights.byteLength };
-}
-
-async function* chunks({ model, weights }: ShardFiles, chunkBytes = 7, until = Infinity): AsyncGenerator<Uint8Array> {
-  const bytes = Buffer.concat([model, weights]).subarray(0, until);
-  for (let at = 0; at < bytes.byteLength; at += chunkBytes) {
-    yield await Promise.resolve(bytes.subarray(at, at + chunkBytes));
-  }
-}
 
 async function open(dataDir: string, diskLimitBytes = GIB) {
   return ShardStore.open(await FsBlobStore.open(dataDir), { diskLimitBytes });
@@ -50,7 +38,7 @@ describe('ShardStore on disk', () => {
     assert.deepEqual(await store.put(header(shard), neverRead()), { present: true });
     const again = await open(folder.path);
     const bytes = shard.model.byteLength + shard.weights.byteLength;
-    assert.deepEqual(again.list(), [{ name: shard.name, bytes }]);
+    assert.deepEqual(again.list(), [{ name: shard.name, bytes, owners: [] }]);
     assert.equal(again.diskUsedBytes, bytes);
     const location = await again.open(shard.name);
     assert.deepEqual(await readFile(path.join(location, 'model.onnx')), Buffer.from(shard.model));
@@ -89,7 +77,7 @@ describe('ShardStore on disk', () => {
       controller.abort();
       yield new Uint8Array(1);
     };
-    await assert.rejects(store.put(header(shard), aborted(), controller.signal), { code: 'CANCELLED' });
+    await assert.rejects(store.put(header(shard), aborted(), { signal: controller.signal }), { code: 'CANCELLED' });
     const long = async function* () {
       yield* chunks(shard);
       yield Uint8Array.of(1);
