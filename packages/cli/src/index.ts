@@ -29,6 +29,7 @@ export type {
   RunReport,
   RunResult,
   ShapedArray,
+  UpdateOptions,
   WorkerView,
 } from '@kofn/master';
 export type { CodeName } from '@kofn/encoder';

@@ -1,34 +1,54 @@
 /** `connect`: the workers, the master's own engine, and what all models on them share. */
-import { KofnError, type Clock } from '@kofn/core';
+import { KofnError, type Clock, type Timer } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { Connection } from './connection.js';
 import { snapshot, type Fleet } from './fleet.js';
 import { resolveConnectOptions, type ConnectOptions, type DispatchHooks } from './options.js';
 
+/** Leases are 24 hours: a day's worth of failed renewals may pass. */
+const RENEW_MS = 60 * 60_000;
+
+/** What a cluster knows of a model that stands on it. */
+export interface Standing {
+  /** The owner's name for it. */
+  readonly name: string;
+  /** Claims the model's shards for another lease. */
+  renew(): Promise<void>;
+  /** Frees what the master holds of it; its claims stay. */
+  release(): Promise<void>;
+}
+
 export class Cluster implements AsyncDisposable {
+  /** The first part of the owner of every claim made through this cluster. */
+  readonly id: string;
   readonly clock: Clock;
   readonly hooks: DispatchHooks;
   /** The master's own engine: segments between coded layers, and blocks that no worker is left for. */
   readonly engine: Engine;
   readonly engineThreads: number;
   readonly connections: readonly Connection[];
+  readonly #models = new Set<Standing>();
   #fleet: Fleet;
+  #renewal: Timer;
   #closed = false;
 
   /** @internal Use {@link connect}. */
   constructor(parts: {
+    id: string;
     clock: Clock;
     hooks: DispatchHooks;
     engine: Engine;
     engineThreads: number;
     connections: readonly Connection[];
   }) {
+    this.id = parts.id;
     this.clock = parts.clock;
     this.hooks = parts.hooks;
     this.engine = parts.engine;
     this.engineThreads = parts.engineThreads;
     this.connections = parts.connections;
     this.#fleet = snapshot(parts.connections);
+    this.#renewal = this.#renewLater();
   }
 
   /** The workers as the master sees them now; a new array whenever one changes. */
@@ -46,16 +66,43 @@ export class Cluster implements AsyncDisposable {
     if (this.#closed) throw new KofnError('CANCELLED', 'the cluster is closed; connect again');
   }
 
-  /** Ends every connection and the engine. Requests that run end with CANCELLED. Shards stay on the workers. */
+  /** @internal `name`, with a number where another model has it. */
+  freeName(name: string): string {
+    const taken = new Set([...this.#models].map(model => model.name));
+    let free = name;
+    for (let number = 2; taken.has(free); number++) free = `${name.slice(0, 190)} ${number}`;
+    return free;
+  }
+
+  /** @internal A model stands on the cluster from now on, until the result is called. */
+  stand(model: Standing): () => void {
+    this.#models.add(model);
+    return () => void this.#models.delete(model);
+  }
+
+  /**
+   * Ends every connection and the engine. Requests that run end with CANCELLED. Models' shards stay claimed on the workers
+   * until their leases end, so that the next program need not send them; `model.close()` gives them up.
+   */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#renewal.cancel();
+    for (const model of [...this.#models]) await model.release();
     await Promise.all(this.connections.map(connection => connection[Symbol.asyncDispose]()));
     await this.engine[Symbol.asyncDispose]();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  #renewLater(): Timer {
+    const renew = () => {
+      this.#renewal = this.#renewLater();
+      for (const model of this.#models) void model.renew();
+    };
+    return this.clock.setTimer(renew, RENEW_MS, { background: true });
   }
 }
 
@@ -64,7 +111,7 @@ export class Cluster implements AsyncDisposable {
  * PROTOCOL (something else answers there), ENGINE (the master's own engine does not start).
  */
 export async function connect(options: ConnectOptions): Promise<Cluster> {
-  const { workers, engine, threads, connectDeadlineMs, maxMessageBytes, hooks, clock, signal } =
+  const { id, workers, engine, threads, connectDeadlineMs, maxMessageBytes, hooks, clock, signal } =
     resolveConnectOptions(options);
   const parts: AsyncDisposable[] = [];
   const opened = async <T extends AsyncDisposable>(opening: Promise<T>): Promise<T> => {
@@ -84,7 +131,7 @@ export async function connect(options: ConnectOptions): Promise<Cluster> {
   const openingEngine = opened(createEngine(engine));
   try {
     const [ownEngine, ...connections] = await Promise.all([openingEngine, ...opening]);
-    const cluster = new Cluster({ clock, hooks, engine: ownEngine, engineThreads: threads, connections });
+    const cluster = new Cluster({ id, clock, hooks, engine: ownEngine, engineThreads: threads, connections });
     for (const connection of connections) connection.onLost(() => cluster.refresh());
     return cluster;
   } catch (error) {

@@ -5,15 +5,23 @@
  * Invariants
  * 1. `run` ends by its deadline, with an exact answer or one KofnError.
  * 2. Each request runs on one version from its beginning to its end.
+ * 3. At any time one version answers: an update that fails changes nothing.
  */
+import path from 'node:path';
 import { KofnError, openScope, throwIfAborted, type Tensors } from '@kofn/core';
 import type { ValueInfo } from '@kofn/graph';
 import type { Cluster } from './cluster.js';
-import { deploy, type Deployment } from './deployment.js';
-import { DEFAULT_DEADLINE_MS, requireRange, type ModelOptions, type RunOptions } from './options.js';
+import { deploy, giveUp, type Deployment } from './deployment.js';
+import { DEFAULT_DEADLINE_MS, requireName, requireRange, type ModelOptions, type RunOptions } from './options.js';
 import type { Plan } from './plan.js';
 import type { ModelSource } from './prepare.js';
 import type { RunReport } from './report.js';
+
+/** What an update may have of its own; all else is as the model was deployed. */
+export type UpdateOptions = Pick<ModelOptions, 'sampleInputs' | 'onProgress' | 'signal'>;
+
+/** Leaves room for a number behind it. */
+const MAX_NAME = 180;
 
 export interface RunResult {
   readonly outputs: Tensors;
@@ -23,7 +31,10 @@ export interface RunResult {
 export class CodedModel implements AsyncDisposable {
   readonly #cluster: Cluster;
   readonly #options: ModelOptions;
+  readonly #leave: () => void;
   #deployment: Deployment;
+  /** The update under way; another waits for it. */
+  #updating: Promise<unknown> = Promise.resolve();
   #requests = 0;
   #closed = false;
 
@@ -32,6 +43,21 @@ export class CodedModel implements AsyncDisposable {
     this.#cluster = cluster;
     this.#deployment = deployment;
     this.#options = options;
+    this.#leave = cluster.stand({
+      name: deployment.owner.model,
+      renew: () => this.#deployment.renew(),
+      release: () => this.#release(),
+    });
+  }
+
+  /** What its claims on workers call it. */
+  get name(): string {
+    return this.#deployment.owner.model;
+  }
+
+  /** 1, and one more with each update. */
+  get version(): number {
+    return this.#deployment.owner.version;
   }
 
   get plan(): Plan {
@@ -74,15 +100,56 @@ export class CodedModel implements AsyncDisposable {
     return { outputs, report: { request, ms: clock.now() - start, layers } };
   }
 
-  /** Frees the master's sessions. Requests that run end with CANCELLED. */
+  /**
+   * Puts another version of the model in the place of this one: only shards that are new are sent, requests go on meanwhile,
+   * and the next request after it runs on the new version. When it fails the old version goes on and the claims of the new
+   * one are given up. Throws as `codedModel` does, and INVALID_ARGUMENT when the new version has other inputs or outputs.
+   */
+  update(source: ModelSource, options: UpdateOptions = {}): Promise<void> {
+    const update = this.#updating.then(() => this.#update(source, options));
+    this.#updating = update.catch(() => undefined);
+    return update;
+  }
+
+  /**
+   * Frees what the master holds and gives the shards up: their bytes go from workers where nobody else claims them. Requests
+   * that run end with CANCELLED. `cluster.close()` alone leaves the shards for the next program.
+   */
   async close(): Promise<void> {
     if (this.#closed) return;
-    this.#closed = true;
-    await this.#deployment[Symbol.asyncDispose]();
+    await this.#release();
+    await this.#deployment.giveUp();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  async #update(source: ModelSource, options: UpdateOptions): Promise<void> {
+    this.#assertOpen();
+    const old = this.#deployment;
+    const owner = { ...old.owner, version: old.owner.version + 1 };
+    let next: Deployment | undefined;
+    try {
+      next = await deploy(source, owner, { ...this.#options, ...options, cluster: this.#cluster });
+      checkSame('inputs', old.model.inputs, next.model.inputs);
+      checkSame('outputs', old.model.outputs, next.model.outputs);
+      this.#assertOpen();
+    } catch (error) {
+      await next?.[Symbol.asyncDispose]();
+      await giveUp(this.#cluster, owner);
+      throw error;
+    }
+    this.#deployment = next;
+    await old.retire();
+    await old.giveUp();
+  }
+
+  async #release(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#leave();
+    await this.#deployment[Symbol.asyncDispose]();
   }
 
   #assertOpen(): void {
@@ -96,5 +163,18 @@ export async function codedModel(
   source: ModelSource,
   options: ModelOptions & { cluster: Cluster },
 ): Promise<CodedModel> {
-  return new CodedModel(options.cluster, await deploy(source, options), options);
+  const { cluster, name = typeof source === 'string' ? path.basename(source).slice(0, MAX_NAME) : 'model' } = options;
+  requireName('name', name);
+  const owner = { cluster: cluster.id, model: cluster.freeName(name), version: 1 };
+  return new CodedModel(cluster, await deploy(source, owner, options), options);
+}
+
+/** A caller goes on with what it knows: names and types of the values must stay. */
+function checkSame(what: string, old: readonly ValueInfo[], next: readonly ValueInfo[]): void {
+  const [before, after] = [old, next].map(values => values.map(({ name, dtype }) => `${name}: ${dtype}`).join(', '));
+  if (before === after) return;
+  throw new KofnError(
+    'INVALID_ARGUMENT',
+    `the new version has the ${what} ${after}, the old one ${before}; deploy it as another model`,
+  );
 }

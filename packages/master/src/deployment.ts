@@ -7,10 +7,12 @@
  *    repeat sends the rest.
  * 2. `retire` waits for the requests that run; after it nothing of the deployment is left here.
  */
-import { systemClock, throwIfAborted, type Tensors } from '@kofn/core';
+import { openScope, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
 import { createEngine, type Session } from '@kofn/engine';
 import { constantValue, cutModel, wholeModel, type OnnxModel } from '@kofn/graph';
+import type { Owner } from '@kofn/wire';
 import type { Cluster } from './cluster.js';
+import type { Connection } from './connection.js';
 import type { RequestContext } from './dispatch.js';
 import { checkInputs } from './inputs.js';
 import { openLocally } from './local-session.js';
@@ -24,7 +26,11 @@ import { LocalBlocks } from './recover.js';
 import type { LayerReport } from './report.js';
 import { runSteps, type DeployedStep } from './run.js';
 
+/** A worker that is silent for so long keeps its claims until their leases end. */
+const CLAIM_DEADLINE_MS = 5_000;
+
 export class Deployment {
+  readonly owner: Owner;
   readonly model: OnnxModel;
   readonly plan: Plan;
   readonly #cluster: Cluster;
@@ -36,7 +42,8 @@ export class Deployment {
   #whole: Promise<Session> | undefined;
 
   /** @internal Use {@link deploy}. */
-  constructor(cluster: Cluster, prepared: PreparedModel, plan: Plan, steps: readonly DeployedStep[]) {
+  constructor(cluster: Cluster, owner: Owner, prepared: PreparedModel, plan: Plan, steps: readonly DeployedStep[]) {
+    this.owner = owner;
     this.model = prepared.model;
     this.plan = plan;
     this.#cluster = cluster;
@@ -57,6 +64,21 @@ export class Deployment {
     const { outputs, layers } = await running;
     const position = ({ name }: LayerReport) => this.#order.get(name)!;
     return { outputs, layers: layers.sort((a, b) => position(a) - position(b)) };
+  }
+
+  /** Claims the shards for another lease. A worker that cannot be reached keeps them until its lease ends. */
+  async renew(): Promise<void> {
+    await atWorkers(this.#cluster, async ({ client, index }, signal) => {
+      const names = this.#steps.flatMap(step =>
+        step.kind === 'coded' ? step.group.shards.filter(({ worker }) => worker === index).map(({ name }) => name) : [],
+      );
+      if (names.length > 0) await client.claim(names, this.owner, { signal });
+    });
+  }
+
+  /** Drops every claim of this version; the bytes go where nobody else claims them. */
+  giveUp(): Promise<void> {
+    return giveUp(this.#cluster, this.owner);
   }
 
   /** Waits for the requests that run, then frees all that the deployment has here. */
@@ -91,7 +113,11 @@ export class Deployment {
  * (NOT_FOUND, INVALID_MODEL, DATA_LOSS), a layer name (NOT_FOUND, UNSUPPORTED), or a worker (UNAVAILABLE,
  * RESOURCE_EXHAUSTED, STORAGE).
  */
-export async function deploy(source: ModelSource, options: ModelOptions & { cluster: Cluster }): Promise<Deployment> {
+export async function deploy(
+  source: ModelSource,
+  owner: Owner,
+  options: ModelOptions & { cluster: Cluster },
+): Promise<Deployment> {
   const { cluster, layers = 'all', sampleInputs, signal } = options;
   const { engine, engineThreads: threads, clock, connections } = cluster;
   cluster.assertOpen();
@@ -104,8 +130,8 @@ export async function deploy(source: ModelSource, options: ModelOptions & { clus
     throwIfAborted(signal);
     const planning = await planLayers(prepared, { engine, threads, clock, code, choice: layers, sampleInputs, speeds });
     await prepared.settle();
-    await openSteps(prepared.model, planning, code, options, steps);
-    return new Deployment(cluster, prepared, planning.plan, steps);
+    await openSteps(prepared.model, planning, code, owner, options, steps);
+    return new Deployment(cluster, owner, prepared, planning.plan, steps);
   } catch (error) {
     await disposeSteps(steps);
     await prepared.close();
@@ -141,6 +167,7 @@ async function openSteps(
   model: OnnxModel,
   { plan, coded, types }: Planning,
   code: ResolvedCode,
+  owner: Owner,
   { cluster, onProgress, signal }: ModelOptions & { cluster: Cluster },
   steps: DeployedStep[],
 ): Promise<void> {
@@ -163,6 +190,7 @@ async function openSteps(
     const placed = await placeLayers(encode(), code, connections, {
       clock,
       signal,
+      owner,
       onBytes: (sent, total) => {
         sentBytes = before.sentBytes + sent;
         totalBytes = before.totalBytes + total;
@@ -175,6 +203,23 @@ async function openSteps(
     const outputs = members.map(({ output }) => output);
     steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, local } });
   }
+}
+
+/** Drops every claim of `owner` on the workers that can be reached; elsewhere its leases end. */
+export async function giveUp(cluster: Cluster, owner: Owner): Promise<void> {
+  await atWorkers(cluster, async ({ client, shards }, signal) => {
+    for (const name of await client.remove([], { owner, signal })) shards.delete(name);
+  });
+}
+
+/** `work` at every worker that is connected, at once; what fails or takes too long is left to the leases. */
+async function atWorkers(
+  { clock, connections }: Cluster,
+  work: (connection: Connection, signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  using scope = openScope(clock, { deadlineMs: CLAIM_DEADLINE_MS, what: 'claims' });
+  const ready = connections.filter(({ state }) => state === 'ready');
+  await Promise.allSettled(ready.map(connection => work(connection, scope.signal)));
 }
 
 /** Places of the layers in the model's file, by name. */

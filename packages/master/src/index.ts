@@ -10,7 +10,7 @@ export {
   type OnnxLayer,
   type ShapedArray,
 } from './coded-layer.js';
-export { codedModel, type CodedModel, type RunResult } from './coded-model.js';
+export { codedModel, type CodedModel, type RunResult, type UpdateOptions } from './coded-model.js';
 export { planModel } from './deployment.js';
 export type { ModelSource } from './prepare.js';
 export type {

@@ -39,10 +39,11 @@ export async function measureSpeeds(cluster: Cluster, signal: AbortSignal | unde
     await session[Symbol.asyncDispose]();
   }
   const name = shardName(files.model, files.weights);
+  const owner = { cluster: cluster.id, model: 'speed of the workers', version: 0 };
   const links = [];
   for (const connection of cluster.connections) {
     const link = await measureLink(connection, cluster.clock, signal);
-    await connection.client.put({ name, ...files }, { signal });
+    await connection.client.put({ name, ...files }, { signal, owner });
     try {
       const callMs = await medianMs(cluster.clock, () =>
         connection.client.infer({ model: name, inputs: { x: zeros(CALIBRATION_INPUT) } }, { signal }),
@@ -50,7 +51,7 @@ export async function measureSpeeds(cluster: Cluster, signal: AbortSignal | unde
       const transferMs = (2 * 4 * CALIBRATION_FLOATS * 8) / (link.megabitsPerSecond * 1000);
       links.push({ ...link, workerMs: Math.max(0.1 * callMs, callMs - link.roundTripMs - transferMs) });
     } finally {
-      await connection.client.remove([name], { signal });
+      await connection.client.remove([name], { signal, owner });
     }
   }
   return {

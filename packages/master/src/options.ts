@@ -1,4 +1,5 @@
 /** Options of the public API, validated once. A message names the option, the value given and the range allowed. */
+import { randomUUID } from 'node:crypto';
 import { KofnError, systemClock, type Clock, type Tensors } from '@kofn/core';
 import { CODE_NAMES, defaultCode, type CodeName } from '@kofn/encoder';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
@@ -29,12 +30,15 @@ export interface ConnectOptions {
   readonly connectDeadlineMs?: number;
   /** Largest gRPC message. Default 256 MiB. */
   readonly maxMessageBytes?: number;
+  /** Who claims shards on the workers. A program that says the same each time keeps its claims. Default: a random name. */
+  readonly id?: string;
   readonly hooks?: DispatchHooks;
   readonly clock?: Clock;
   readonly signal?: AbortSignal;
 }
 
 export interface ResolvedConnectOptions {
+  readonly id: string;
   readonly workers: readonly string[];
   readonly engine: EngineName | 'auto';
   readonly threads: number;
@@ -62,6 +66,8 @@ export interface DeployProgress {
 }
 
 export interface CodeOptions {
+  /** What claims on workers call the model. Default: its file's name, or "model"; a number follows where it repeats. */
+  readonly name?: string;
   /** Parity blocks r: so many workers of a layer may fail. Default 1; 0 is uncoded. */
   readonly parity?: number;
   /** Default: uncoded for parity 0, sum for 1, rotation for more. */
@@ -97,6 +103,7 @@ export const DEFAULT_DEADLINE_MS = 60_000;
 
 export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectOptions {
   const { workers, engine = 'auto', threads = 1, connectDeadlineMs = 10_000, maxMessageBytes = 2 ** 28 } = options;
+  const { id = randomUUID() } = options;
   if (!Array.isArray(workers) || workers.length === 0) {
     throw new KofnError('INVALID_ARGUMENT', 'workers: give at least one address, as host:port');
   }
@@ -116,10 +123,12 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
       `engine: "${String(engine)}" is not one of auto, ${ENGINE_NAMES.join(', ')}`,
     );
   }
+  requireName('id', id);
   requireWhole('threads', threads, 1, 1024);
   requireRange('connectDeadlineMs', connectDeadlineMs, 1, 2 ** 31 - 1);
   requireWhole('maxMessageBytes', maxMessageBytes, 1024, 2 ** 31 - 1);
   return {
+    id,
     workers,
     engine,
     threads,
@@ -159,6 +168,15 @@ export function resolveCode(options: CodeOptions, workers: number): ResolvedCode
     throw new KofnError('INVALID_ARGUMENT', `code: sum has exactly 1 parity block, got parity ${parity}; use rotation`);
   }
   return { code, k: workers - parity, r: parity, n: workers };
+}
+
+/** Longest name that the shard store takes. */
+const MAX_NAME_CHARS = 200;
+
+export function requireName(option: string, name: string): void {
+  if (typeof name === 'string' && name.length >= 1 && name.length <= MAX_NAME_CHARS) return;
+  const range = `a string of 1 to ${MAX_NAME_CHARS} characters`;
+  throw new KofnError('INVALID_ARGUMENT', `${option}: "${String(name).slice(0, 40)}" is not ${range}`);
 }
 
 export function requireWhole(name: string, value: number, min: number, max: number): void {

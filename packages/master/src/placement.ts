@@ -5,7 +5,7 @@
 import { KofnError, openScope, type Clock } from '@kofn/core';
 import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
 import { groupsOf, shardModel, type LinearLayer, type ModelFiles } from '@kofn/graph';
-import { shardName } from '@kofn/wire';
+import { shardName, type Owner } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DeployedGroup } from './dispatch.js';
 import type { ResolvedCode } from './options.js';
@@ -38,6 +38,8 @@ export function shardFiles(layers: readonly EncodedLayer[], block: number): Mode
 export interface PlaceOptions {
   readonly clock: Clock;
   readonly signal: AbortSignal | undefined;
+  /** Who claims the shards. */
+  readonly owner: Owner;
   /** Bytes that have travelled, and that travel in all, as far as is known: what a worker had already is in neither. */
   readonly onBytes: (sent: number, total: number) => void;
 }
@@ -50,17 +52,18 @@ export async function placeLayers(
   layers: readonly EncodedLayer[],
   { n }: ResolvedCode,
   connections: readonly Connection[],
-  { clock, signal, onBytes }: PlaceOptions,
+  { clock, signal, owner, onBytes }: PlaceOptions,
 ): Promise<Omit<DeployedGroup, 'local'>> {
   const names = layers.map(({ layer }) => layer.name).join(', ');
   const sent = new Array<number>(n).fill(0);
   let total = 0;
   using scope = openScope(clock, { parent: signal });
-  const place = async (block: number): Promise<string> => {
-    const connection = connections[block]!;
+  const put = async (connection: Connection, block: number): Promise<string> => {
     const files = shardFiles(layers, block);
     const name = shardName(files.model, files.weights);
-    if (connection.shards.has(name)) return name;
+    const { client, shards } = connection;
+    const isHeld = shards.has(name) && (await client.claim([name], owner, { signal: scope.signal })).length === 0;
+    if (isHeld) return name;
     total += files.model.byteLength + files.weights.byteLength;
     const onProgress = (bytes: number) => {
       sent[block] = bytes;
@@ -69,15 +72,19 @@ export async function placeLayers(
         total,
       );
     };
+    await client.put({ name, ...files }, { signal: scope.signal, owner, onProgress });
+    shards.add(name);
+    return name;
+  };
+  const place = async (block: number): Promise<string> => {
+    const connection = connections[block]!;
     try {
-      await connection.client.put({ name, ...files }, { signal: scope.signal, onProgress });
+      return await put(connection, block);
     } catch (cause) {
       const error = KofnError.from(cause);
       const who = `worker ${connection.index} (${connection.address}) did not take its shard of layer ${names}`;
       throw new KofnError(error.code, `${who}: ${error.message}`, { cause: error });
     }
-    connection.shards.add(name);
-    return name;
   };
   const shards = await inLanes(n, lanesFor(layers), async block => {
     try {

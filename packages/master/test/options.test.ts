@@ -9,8 +9,9 @@ const refused = (make: () => unknown, message: RegExp) =>
 
 describe('connect options', () => {
   it('have defaults for all but the workers', () => {
-    const { clock: _, ...resolved } = resolveConnectOptions({ workers: ['pi1:9090', '[::1]:9090'] });
+    const { clock: _, ...resolved } = resolveConnectOptions({ workers: ['pi1:9090', '[::1]:9090'], id: 'me' });
     assert.deepEqual(resolved, {
+      id: 'me',
       workers: ['pi1:9090', '[::1]:9090'],
       engine: 'auto',
       threads: 1,
@@ -29,6 +30,7 @@ describe('connect options', () => {
     [{ workers: ['a:1', 7 as unknown as string] }, /workers: "7" is not host:port/],
     [{ workers: ['a:1', 'b:2', 'a:1'] }, /workers: a:1 is listed twice/],
     [{ workers, engine: 'cuda' as 'native' }, /engine: "cuda" is not one of auto, native, wasm/],
+    [{ workers, id: '' }, /id: "" is not a string of 1 to 200 characters/],
     [{ workers, threads: 0 }, /threads: 0 is outside the range 1 to 1024/],
     [{ workers, threads: 1.5 }, /threads: 1.5 is not a whole number from 1 to 1024/],
     [{ workers, connectDeadlineMs: NaN }, /connectDeadlineMs: NaN is outside/],

@@ -36,7 +36,8 @@ export async function run(modelPath: string, args: RunArguments, signal: AbortSi
 
   await using reference = args.compare === true ? await Reference.open(modelPath, { ...args, signal }) : undefined;
   await using workers = await Workers.open(args, kills, signal);
-  await using coded = await workers.deploy(modelPath, {
+  // Not disposed: the workers keep the shards for the next run, until their leases end.
+  const coded = await workers.deploy(modelPath, {
     ...codeOptions(args),
     onLoss: args.onLoss,
     sampleInputs: inputs.forRequest(0),
