@@ -1,12 +1,12 @@
 /** What is a model and what is not, and what a loaded one says. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isKofnError } from '@kofn/core';
 import fc from 'fast-check';
 import { after, describe, it } from 'mocha';
-import { constantValue, findCodable, loadModel, type Codable } from '../src/index.js';
+import { constantValue, findCodable, loadModel, type Codable, type OnnxModel } from '../src/index.js';
 import { onnx, type NodeProto, type TensorProto } from '../src/proto.js';
 import { writeModel } from '../src/write-model.js';
 import { diamond } from './support/diamond.js';
@@ -31,6 +31,53 @@ describe('loadModel', () => {
     );
     const fc = findCodable(loaded).find(report => report.node === 'fc') as Codable;
     assert.deepEqual(fc.layer().weights, ramp(600));
+  });
+
+  it('reads a model of more than 2 GB piece by piece', async () => {
+    const [rows, columns] = [24_000, 24_000];
+    const hugeBytes = 4 * rows * columns;
+    const data = (name: string, dims: number[], offset: number, length: number): TensorProto => ({
+      name,
+      dims,
+      dataType: 1,
+      dataLocation: 1,
+      externalData: Object.entries({ location: 'huge.bin', offset, length }).map(([key, value]) => ({
+        key,
+        value: String(value),
+      })),
+    });
+    const proto = onnx.ModelProto.create({
+      irVersion: 7,
+      opsetImport: [{ domain: '', version: 13 }],
+      graph: {
+        node: [node('MatMul', 'huge', ['x', 'w'], ['h']), node('MatMul', 'small', ['h', 'v'], ['y'])],
+        input: [io('x', 'N', rows)],
+        output: [io('y', 'N', 2)],
+        initializer: [data('w', [rows, columns], 0, hugeBytes), data('v', [columns, 2], hugeBytes, 8 * columns)],
+      },
+    });
+    const file = put('huge.bin', '');
+    truncateSync(file, hugeBytes + 8 * columns); // zeros that take no room on the disk
+    const handle = openSync(file, 'r+');
+    writeSync(handle, Buffer.from(Float32Array.of(5, 7).buffer), 0, 8, hugeBytes);
+    closeSync(handle);
+    let peak = 0;
+    const before = process.memoryUsage().arrayBuffers;
+    const loaded = await loadModel(put('huge.onnx', onnx.ModelProto.encode(proto).finish()));
+    const reading: OnnxModel = {
+      ...loaded,
+      readExternal: (...range) => {
+        const bytes = loaded.readExternal(...range);
+        peak = Math.max(peak, bytes.byteLength);
+        return bytes;
+      },
+    };
+    const [huge, small] = findCodable(reading) as [Codable, Codable];
+    assert.deepEqual([huge.units, huge.weightBytes], [columns, hugeBytes]);
+    assert.deepEqual([...small.layer().weights.slice(0, 1), small.layer().weights[columns]], [5, 7]);
+    assert.ok(peak <= 2 ** 24, `read ${peak} bytes at once`);
+    assert.ok(process.memoryUsage().arrayBuffers - before < 2 ** 30);
+    rmSync(file);
   });
 
   it('refuses what is no model, naming the file and what to do', async () => {
