@@ -94,6 +94,31 @@ describe('a whole model', () => {
     assert.deepEqual([[...outputs['y']!.data], report.layers], [[0, 2], []]);
   });
 
+  it('runs branches side by side: the second is sent before the first has answered', async () => {
+    const sent = new Map<string, () => void>();
+    const both = Promise.all(['left', 'right'].map(layer => new Promise<void>(resolve => sent.set(layer, resolve))));
+    const beforeSend = ({ layer }: { layer: string }) => sent.get(layer)!();
+    await using watched = await connect({ workers: workers.addresses, hooks: { beforeSend } });
+    const branches = makeModel({
+      nodes: [
+        { op: 'Relu', inputs: ['x'], outputs: ['r'] },
+        { op: 'Neg', inputs: ['x'], outputs: ['n'] },
+        { op: 'MatMul', name: 'left', inputs: ['r', 'w'], outputs: ['a'] },
+        { op: 'MatMul', name: 'right', inputs: ['n', 'w'], outputs: ['b'] },
+        { op: 'Add', inputs: ['a', 'b'], outputs: ['y'] },
+      ],
+      inputs: { x: { dtype: 'float32', shape: ['N', 4] } },
+      outputs: { y: output },
+      initializers: { w: normal(4, 8) },
+    });
+    await using model = await codedModel(branches, { cluster: watched });
+    for (const worker of [0, 1, 2, 3, 4]) workers.pause(worker);
+    const running = model.run({ x: normal(1, 4) });
+    await both;
+    for (const worker of [0, 1, 2, 3, 4]) workers.resume(worker);
+    assert.equal((await running).report.layers.length, 2);
+  });
+
   it('speaks of the nodes of its file, whatever ONNX Runtime makes of them', async () => {
     const plan = await planModel(
       makeModel({

@@ -35,11 +35,17 @@ describe('random graphs with branches, shared weights, If and Loop', () => {
           for (const [name, value] of Object.entries(whole)) {
             assertClose(outputs[name]!, value, TOLERANCE * (1e-3 + largest(value)), name);
           }
-          for (const { operator, decision } of layers) if (decision === 'coded') coded.add(operator);
+          for (const { name, operator, decision } of layers) {
+            assert.ok(
+              spec.nodes.some(node => node.name === name),
+              `${name} is no node of the file`,
+            );
+            if (decision === 'coded') coded.add(operator);
+          }
         }
         for (const { op } of spec.nodes) seen.add(op);
       }),
-      { numRuns: 60 },
+      { numRuns: 50 },
     );
     assert.deepEqual([...coded].sort(), ['Conv', 'Gemm', 'MatMul']);
     for (const op of ['If', 'Loop', 'Add', 'Concat']) assert.ok(seen.has(op), `${op} was not tried`);

@@ -20,10 +20,21 @@ export function restoreNames(graph: GraphProto, original: OnnxModel): void {
   for (const node of linear) free.delete(node.name ?? '');
   for (const node of linear) {
     if (originals.has(node.name ?? '')) continue;
-    const origin = producerOf(original, (node.output?.[0] ?? '').replace(CAST_PREFIX, ''));
-    if (origin === undefined || !free.delete(origin.name)) continue;
+    const candidates = [
+      readerOf(originals.values(), node),
+      producerOf(original, (node.output?.[0] ?? '').replace(CAST_PREFIX, '')),
+    ];
+    const origin = candidates.find(candidate => candidate !== undefined && free.has(candidate.name));
+    if (origin === undefined) continue;
+    free.delete(origin.name);
     node.name = origin.name;
   }
+}
+
+/** The linear node that multiplies the same two values: a MatMul that an addition was fused into. */
+function readerOf(originals: Iterable<GraphNode>, node: NodeProto): GraphNode | undefined {
+  const operands = ({ input }: NodeProto) => JSON.stringify(input?.slice(0, 2));
+  return [...originals].find(({ proto }) => operands(proto) === operands(node));
 }
 
 /** The linear node whose output, through nodes of one computed input (a bias, a BatchNormalization), becomes `value`. */

@@ -30,6 +30,7 @@ export class Cluster implements AsyncDisposable {
   readonly #models = new Set<Standing>();
   #fleet: Fleet;
   #renewal: Timer;
+  #planning: Promise<Engine> | undefined;
   #closed = false;
 
   /** @internal Use {@link connect}. */
@@ -66,6 +67,15 @@ export class Cluster implements AsyncDisposable {
     if (this.#closed) throw new KofnError('CANCELLED', 'the cluster is closed; connect again');
   }
 
+  /**
+   * @internal The engine to plan with. It may be busy for seconds, so while models answer requests it is another than theirs.
+   */
+  planningEngine(): Promise<Engine> {
+    const { name } = this.engine;
+    if (this.#models.size === 0 || name === 'simulated') return Promise.resolve(this.engine);
+    return (this.#planning ??= createEngine(name));
+  }
+
   /** @internal `name`, with a number where another model has it. */
   freeName(name: string): string {
     const taken = new Set([...this.#models].map(model => model.name));
@@ -91,6 +101,8 @@ export class Cluster implements AsyncDisposable {
     for (const model of [...this.#models]) await model.release();
     await Promise.all(this.connections.map(connection => connection[Symbol.asyncDispose]()));
     await this.engine[Symbol.asyncDispose]();
+    const planning = await this.#planning?.catch(() => undefined);
+    await planning?.[Symbol.asyncDispose]();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -119,10 +119,11 @@ export async function deploy(
   options: ModelOptions & { cluster: Cluster },
 ): Promise<Deployment> {
   const { cluster, layers = 'all', sampleInputs, signal } = options;
-  const { engine, engineThreads: threads, clock, connections } = cluster;
+  const { engineThreads: threads, clock, connections } = cluster;
   cluster.assertOpen();
   const code = resolveCode(options, connections.length);
   if (options.systematicGraceMs !== undefined) requireRange('systematicGraceMs', options.systematicGraceMs, 0, 60_000);
+  const engine = await cluster.planningEngine();
   const prepared = await prepareModel(source, engine);
   const steps: DeployedStep[] = [];
   try {
