@@ -10,7 +10,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { abortReason, isErrorCode, KofnError, throwIfAborted, type Tensors } from '@kofn/core';
+import { abortable, abortReason, isErrorCode, KofnError, throwIfAborted, type Tensors } from '@kofn/core';
 import type { EngineName } from '@kofn/engine';
 import { loadModel } from '@kofn/graph';
 import type { Answer, OpenCommand, RunCommand } from './reference-child.js';
@@ -82,7 +82,7 @@ export class Reference implements AsyncDisposable {
       const answer = once(this.#child, 'message', { signal: answered.signal }) as Promise<[Answer]>;
       answer.catch(() => undefined);
       this.#child.send(command, () => undefined); // a child that is gone shows in #gone
-      const first = await Promise.race([answer, this.#gone]);
+      const first = await abortable(Promise.race([answer, this.#gone]), this.#signal);
       if (first === undefined) throw this.#died();
       const [message] = first;
       if (message.error === undefined) return message;
