@@ -1,7 +1,8 @@
 /** `connect`: the workers, the master's own engine, and what all models on them share. */
 import { KofnError, type Clock, type Timer } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
-import { Connection } from './connection.js';
+import { connectChannel } from '@kofn/wire';
+import { Connection, type OpenChannel } from './connection.js';
 import { snapshot, type Fleet } from './fleet.js';
 import { resolveConnectOptions, type ConnectOptions, type DispatchHooks } from './options.js';
 
@@ -118,11 +119,17 @@ export class Cluster implements AsyncDisposable {
   }
 }
 
+/** What a simulator puts in the place of ours; a cluster closes what it is given. */
+export interface ClusterParts {
+  readonly engine?: Engine;
+  readonly openChannel?: OpenChannel;
+}
+
 /**
  * Connects to every worker. Throws INVALID_ARGUMENT (options), UNAVAILABLE (a worker that does not answer, named),
  * PROTOCOL (something else answers there), ENGINE (the master's own engine does not start).
  */
-export async function connect(options: ConnectOptions): Promise<Cluster> {
+export async function connect(options: ConnectOptions, simulated: ClusterParts = {}): Promise<Cluster> {
   const { id, workers, engine, threads, connectDeadlineMs, maxMessageBytes, hooks, clock, signal } =
     resolveConnectOptions(options);
   const parts: AsyncDisposable[] = [];
@@ -137,10 +144,13 @@ export async function connect(options: ConnectOptions): Promise<Cluster> {
       deadlineMs: connectDeadlineMs,
       maxMessageBytes,
       signal,
+      openChannel: simulated.openChannel ?? connectChannel,
     });
     return opened(connection);
   });
-  const openingEngine = opened(createEngine(engine));
+  const openingEngine = opened(
+    simulated.engine === undefined ? createEngine(engine) : Promise.resolve(simulated.engine),
+  );
   try {
     const [ownEngine, ...connections] = await Promise.all([openingEngine, ...opening]);
     const cluster = new Cluster({ id, clock, hooks, engine: ownEngine, engineThreads: threads, connections });

@@ -7,7 +7,7 @@
  * 2. After dispose nothing of this worker is pending.
  */
 import { KofnError, openScope, type Clock, type Tensors } from '@kofn/core';
-import { connectChannel, WorkerClient, type Channel, type WorkerInventory } from '@kofn/wire';
+import { WorkerClient, type Channel, type WorkerInventory } from '@kofn/wire';
 
 export interface InferCall {
   readonly signal: AbortSignal;
@@ -20,6 +20,9 @@ export interface InferResult {
   readonly outputs: Tensors;
   readonly bytesReceived: number;
 }
+
+/** Makes the channel to a worker: gRPC, or a simulator's. */
+export type OpenChannel = (address: string, options: { maxMessageBytes: number; clock: Clock }) => Channel;
 
 export class Connection implements AsyncDisposable {
   readonly index: number;
@@ -55,11 +58,12 @@ export class Connection implements AsyncDisposable {
       deadlineMs: number;
       maxMessageBytes: number;
       signal: AbortSignal | undefined;
+      openChannel: OpenChannel;
     },
   ): Promise<Connection> {
-    const { clock, deadlineMs, maxMessageBytes } = options;
+    const { clock, deadlineMs, maxMessageBytes, openChannel } = options;
     using scope = openScope(clock, { parent: options.signal, deadlineMs, what: `connection to worker ${address}` });
-    const channel = connectChannel(address, { maxMessageBytes, clock });
+    const channel = openChannel(address, { maxMessageBytes, clock });
     try {
       await channel.ready({ signal: scope.signal, deadlineMs });
       const client = await WorkerClient.open(channel, { clock, signal: scope.signal });
