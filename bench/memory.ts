@@ -4,12 +4,12 @@
  *   node bench/dist/memory.js --time      shards of a few sizes with and without the arena, interleaved
  * Not measured: boards other than this machine, batches.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { elementCount, float32, seededRng, type Shape } from '@kofn/core';
-import { shardModel, type ShardPart } from '@kofn/graph';
+import { imageOfFiles, saveModel, shardModel, type ShardPart } from '@kofn/graph';
 import { codedModel, connect, startLocalWorkers } from 'kofn';
 import ort from 'onnxruntime-node';
 
@@ -82,9 +82,7 @@ async function compareTimes(): Promise<void> {
   console.log('| shard | with arena, ms | without, ms | ratio |\n|---|---|---|---|');
   for (const [name, part, shape] of cases) {
     const folder = mkdtempSync(path.join(tmpdir(), 'kofn-memory-'));
-    const { model, weights } = shardModel([part]);
-    writeFileSync(path.join(folder, 'model.onnx'), model);
-    writeFileSync(path.join(folder, 'weights.bin'), weights);
+    await saveModel(imageOfFiles(shardModel([part])), folder);
     const sessions = await Promise.all(
       [true, false].map(enableCpuMemArena =>
         ort.InferenceSession.create(path.join(folder, 'model.onnx'), {

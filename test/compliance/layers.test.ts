@@ -4,15 +4,13 @@
  * ONNX Runtime from the very shard models that workers get.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { elementCount, float32, seededRng, type Float32Tensor, type Rng } from '@kofn/core';
 import { createCode, DecodePlans, encodeLayer, exactTolerance, ProgressiveDecoder, type Code } from '@kofn/encoder';
 import { createEngine, type Engine } from '@kofn/engine';
 import { groupsOf, layerModel, outputShape, shardModel, type LinearLayer, type ModelFiles } from '@kofn/graph';
 import fc from 'fast-check';
 import { after, before, describe, it } from 'mocha';
+import { runWhole } from '../support/onnx-models.js';
 
 interface Case {
   readonly layer: LinearLayer;
@@ -192,13 +190,5 @@ function shuffled(list: number[], rng: Rng): number[] {
 }
 
 async function runModel(engine: Engine, files: ModelFiles, x: Float32Tensor): Promise<Float32Tensor> {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kofn-layers-'));
-  try {
-    writeFileSync(path.join(folder, 'model.onnx'), files.model);
-    if (files.weights.byteLength > 0) writeFileSync(path.join(folder, 'weights.bin'), files.weights);
-    await using session = await engine.open(folder);
-    return (await session.run({ x }))['y'] as Float32Tensor;
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  return (await runWhole(engine, files, { x }))['y'] as Float32Tensor;
 }

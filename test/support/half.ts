@@ -6,17 +6,6 @@ export function toHalf({ shape, data }: Tensor): Tensor {
   return { dtype: 'float16', shape, data: Uint16Array.from(data as Float32Array, bitsOf) };
 }
 
-/** The elements of a float16 tensor. */
-export function fromHalf({ data }: Tensor): Float32Array {
-  return Float32Array.from(data as Uint16Array, bits => {
-    const sign = bits & 0x8000 ? -1 : 1;
-    const exponent = (bits >>> 10) & 31;
-    const fraction = bits & 1023;
-    if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
-    return sign * (exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25));
-  });
-}
-
 function bitsOf(value: number): number {
   const size = Math.abs(value);
   const sign = value < 0 ? 0x8000 : 0;

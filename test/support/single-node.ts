@@ -1,9 +1,8 @@
 /** Models with one node to look at, coded with losses and held against ONNX Runtime. */
 import assert from 'node:assert/strict';
-import type { Tensor, Tensors } from '@kofn/core';
+import { fromHalf, type Tensor, type Tensors } from '@kofn/core';
 import { exactTolerance } from '@kofn/encoder';
 import type { Engine } from '@kofn/engine';
-import { fromHalf } from './half.js';
 import { runLossy, type LossyCluster } from './lossy-cluster.js';
 import { makeModel, runWhole, type AttributeSpec, type ModelSpec } from './onnx-models.js';
 
@@ -124,5 +123,7 @@ function absolute(value: Tensor): Tensor {
 }
 
 function valuesOf(value: Tensor): Float32Array {
-  return value.dtype === 'float16' ? fromHalf(value) : (value.data as Float32Array);
+  return value.dtype === 'float16'
+    ? Float32Array.from(value.data as Uint16Array, fromHalf)
+    : (value.data as Float32Array);
 }

@@ -19,9 +19,6 @@ import {
   type TensorProto,
 } from './proto.js';
 
-const FLOAT32 = 1;
-const TRANSPOSED = 'a transposed convolution is not coded';
-
 interface Linear {
   /** Name of the node. */
   readonly node: string;
@@ -67,25 +64,26 @@ export function findCodable(model: OnnxModel): readonly CodableReport[] {
 }
 
 function reportsOf(model: OnnxModel): CodableReport[] {
-  const needed = neededNodes(model);
+  const needed = new Set(neededNodes(model));
   return model.nodes.flatMap((node): CodableReport[] => {
     if (!isStandard(node.proto)) return [];
-    if (isLinear(node.proto) && !needed.has(node)) {
-      return [{ node: node.name, operator: node.op, codable: false, reason: 'no output needs it' }];
-    }
+    if (isLinear(node.proto) && !needed.has(node)) return [notCodable(node, 'no output needs it')];
     if (node.op === 'Conv') return [withReason(node, 'Conv', conv(model, node))];
     if (node.op === 'Gemm') return [withReason(node, 'Gemm', gemm(model, node))];
     if (node.op === 'MatMul') return [withReason(node, 'MatMul', matMul(model, node))];
-    if (node.op === 'ConvTranspose')
-      return [{ node: node.name, operator: node.op, codable: false, reason: TRANSPOSED }];
+    if (node.op === 'ConvTranspose') return [notCodable(node, 'a transposed convolution is not coded')];
     return [];
   });
 }
 
 type Found = Omit<Codable, 'node' | 'operator' | 'codable' | 'output'>;
 
+function notCodable({ name, op }: GraphNode, reason: string): NotCodable {
+  return { node: name, operator: op, codable: false, reason };
+}
+
 function withReason(node: GraphNode, operator: LinearLayer['operator'], found: Found | string): CodableReport {
-  if (typeof found === 'string') return { node: node.name, operator, codable: false, reason: found };
+  if (typeof found === 'string') return notCodable(node, found);
   return { node: node.name, operator, codable: true, ...found, output: node.outputs[0]! };
 }
 
@@ -210,11 +208,15 @@ function constantWeights(model: OnnxModel, name: string): Weights | string {
   return { shape: shapeOf(constant), read };
 }
 
-/** The constant that a Cast to float32 makes `name` of: ONNX Runtime runs float16 operators so, and does not fold the cast. */
-function castConstant(model: OnnxModel, name: string): TensorProto | undefined {
+/**
+ * The constant that a Cast to float32 makes `name` of: ONNX Runtime runs float16 operators so, and does not fold the cast.
+ * Such weights are read through it, and stay in the file.
+ */
+export function castConstant(model: OnnxModel, name: string): TensorProto | undefined {
   const producer = model.producers.get(name);
   if (producer?.op !== 'Cast' || !isStandard(producer.proto)) return undefined;
-  return intAttribute(producer.proto, 'to', 0) === FLOAT32 ? model.constants.get(producer.reads[0]!) : undefined;
+  const isFloat32 = dtypeOf(intAttribute(producer.proto, 'to', 0)) === 'float32';
+  return isFloat32 ? model.constants.get(producer.reads[0]!) : undefined;
 }
 
 function isConstant(model: OnnxModel, name: string): boolean {

@@ -90,8 +90,7 @@ function dataFlow(model: OnnxModel, coded: ReadonlyMap<string, Codable>): DataFl
     const report = coded.get(node.name);
     return report === undefined ? node.reads : [report.dataInput];
   };
-  const needed = neededNodes(model, reads);
-  const nodes = model.nodes.filter(node => needed.has(node));
+  const nodes = neededNodes(model, { reads });
   const readers = new Map<string, GraphNode[]>();
   for (const node of nodes) for (const value of reads(node)) readers.set(value, [...(readers.get(value) ?? []), node]);
   return { model, coded, nodes, reads, readers };

@@ -3,12 +3,12 @@
  * nothing was normalised): computed once, they are constants like others.
  */
 import { tensorBytes, type Tensors } from '@kofn/core';
-import type { GraphNode, ModelImage, OnnxModel } from './graph.js';
+import { castConstant } from './codable.js';
+import { neededNodes, type GraphNode, type ModelImage, type OnnxModel } from './graph.js';
 import { isLinear } from './original-names.js';
-import { elementTypeOf, intAttribute, isStandard } from './proto.js';
+import { elementTypeOf, isStandard } from './proto.js';
 import { subModel } from './sub-model.js';
 
-const FLOAT32 = 1;
 /** Makes something else each time. */
 const RANDOM = /^(Random|Multinomial|Bernoulli)/;
 
@@ -39,22 +39,13 @@ export function computedWeights(model: OnnxModel): ComputedWeights | undefined {
   const values = model.nodes
     .filter(node => isLinear(node.proto) && !isQuantised(model, node))
     .flatMap(node => node.reads)
-    .filter((value, i, all) => all.indexOf(value) === i && isComputed(value) && !isCast(model, value));
+    .filter(
+      (value, i, all) => all.indexOf(value) === i && isComputed(value) && castConstant(model, value) === undefined,
+    );
   if (values.length === 0) return undefined;
   return {
     values,
-    image() {
-      const needed = new Set<GraphNode>();
-      const open = [...values];
-      for (let value = open.pop(); value !== undefined; value = open.pop()) {
-        const producer = model.producers.get(value);
-        if (producer === undefined || needed.has(producer)) continue;
-        needed.add(producer);
-        open.push(...producer.reads);
-      }
-      const nodes = model.nodes.filter(node => needed.has(node));
-      return subModel(model, nodes, [], values);
-    },
+    image: () => subModel(model, neededNodes(model, { values }), [], values),
   };
 }
 
@@ -74,12 +65,6 @@ export function withConstants(model: OnnxModel, values: Tensors): OnnxModel {
     producers.delete(name);
   }
   return { ...model, constants, producers, nodes: model.nodes.filter(node => !folded.has(node)) };
-}
-
-/** float16 weights under a Cast are read through it (codable.ts), and stay in the file. */
-function isCast(model: OnnxModel, value: string): boolean {
-  const { op, proto, reads } = model.producers.get(value)!;
-  return op === 'Cast' && intAttribute(proto, 'to', 0) === FLOAT32 && model.constants.has(reads[0]!);
 }
 
 /** Whether the node's data is quantised too: ONNX Runtime then computes with integers, which a float layer is not equal to. */

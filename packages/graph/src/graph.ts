@@ -39,20 +39,26 @@ export interface GraphNode {
   readonly proto: NodeProto;
 }
 
-/** The nodes that an output depends on. `reads` are the values that a node needs: all that it reads, unless told otherwise. */
+/**
+ * The nodes that `values` (the model's outputs, unless told otherwise) depend on, in the model's order. `reads` are the
+ * values that a node needs: all that it reads, unless told otherwise.
+ */
 export function neededNodes(
   model: OnnxModel,
-  reads: (node: GraphNode) => readonly string[] = node => node.reads,
-): ReadonlySet<GraphNode> {
+  {
+    values,
+    reads = node => node.reads,
+  }: { values?: readonly string[]; reads?: (node: GraphNode) => readonly string[] } = {},
+): GraphNode[] {
   const needed = new Set<GraphNode>();
-  const values = model.outputs.map(output => output.name);
-  for (let value = values.pop(); value !== undefined; value = values.pop()) {
+  const open = [...(values ?? model.outputs.map(output => output.name))];
+  for (let value = open.pop(); value !== undefined; value = open.pop()) {
     const producer = model.producers.get(value);
     if (producer === undefined || needed.has(producer)) continue;
     needed.add(producer);
-    values.push(...reads(producer));
+    open.push(...reads(producer));
   }
-  return needed;
+  return model.nodes.filter(node => needed.has(node));
 }
 
 export interface OnnxModel {

@@ -3,9 +3,17 @@
  * value an output becomes Gemm, then the addition, which stays local.
  */
 import { elementCount } from '@kofn/core';
-import { floatAttribute, intAttribute, isStandard, shapeOf, type NodeProto, type TensorProto } from './proto.js';
+import {
+  dtypeOf,
+  elementTypeOf,
+  floatAttribute,
+  intAttribute,
+  isStandard,
+  shapeOf,
+  type NodeProto,
+  type TensorProto,
+} from './proto.js';
 
-const FLOAT32 = 1;
 /** Since opset 7 Add and Mul broadcast as Gemm's C does. */
 const BROADCASTS_FROM = 7;
 
@@ -32,7 +40,7 @@ export function plainForm(
   const [, b = '', c = ''] = node.input ?? [];
   const weights = constants.get(b);
   if (node.opType !== 'Gemm' || !isStandard(node) || opset < BROADCASTS_FROM) return asIs;
-  if (weights?.dataType !== FLOAT32 || c === '') return asIs;
+  if (weights === undefined || dtypeOf(weights.dataType) !== 'float32' || c === '') return asIs;
   const addend = constants.get(c);
   const sizes = shapeOf(weights);
   const units = sizes[intAttribute(node, 'transB', 0) === 0 ? 1 : 0] ?? 0;
@@ -54,7 +62,7 @@ export function plainForm(
   const multiply = { opType: 'Mul', name: `${name}/scaled addend`, input: [c, scale], output: [scaled] };
   return {
     nodes: [plain, multiply, add].map((proto, i) => ({ proto, name: i === 0 ? name : proto.name! })),
-    constants: [{ name: scale, dataType: 1, dims: [], floatData: [beta] }],
+    constants: [{ name: scale, dataType: elementTypeOf('float32'), dims: [], floatData: [beta] }],
   };
 }
 

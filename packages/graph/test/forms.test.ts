@@ -19,7 +19,7 @@ import {
 } from '../src/index.js';
 import { onnx, type GraphProto, type NodeProto } from '../src/proto.js';
 import { writeModel, type Constant } from '../src/write-model.js';
-import { assertClose, io, node, ramp, values } from './support/models.js';
+import { assertClose, externalConstant, io, node, ramp, values } from './support/models.js';
 import { runModel } from './support/ort.js';
 import { runCut } from './support/run-cut.js';
 
@@ -164,19 +164,7 @@ describe('parts of a model', () => {
       name: 'then',
       node: [node('MatMul', 'inner', ['r', 'inside'], ['then.y'])],
       output: [io('then.y', 'N', 10)],
-      initializer: [
-        {
-          name: 'inside',
-          dims: [40, 10],
-          dataType: 1,
-          dataLocation: 1,
-          externalData: [
-            { key: 'location', value: 'weights.bin' },
-            { key: 'offset', value: String(4 * 240) },
-            { key: 'length', value: String(4 * 400) },
-          ],
-        },
-      ],
+      initializer: [externalConstant('inside', [40, 10], 'weights.bin', 4 * 240)],
     };
     const otherwise: GraphProto = { ...inner, name: 'else', output: [io('else.y', 'N', 10)] };
     otherwise.node = [node('MatMul', 'inner', ['r', 'inside'], ['else.y'])];
@@ -197,19 +185,7 @@ describe('parts of a model', () => {
         node: [node('MatMul', 'fc', ['x', 'w'], ['p']), node('Relu', 'relu', ['p'], ['r']), choose],
         input: [io('x', 'N', 6), { name: 'flag', type: { tensorType: { elemType: 9, shape: { dim: [] } } } }],
         output: [io('y', 'N', 10)],
-        initializer: [
-          {
-            name: 'w',
-            dims: [6, 40],
-            dataType: 1,
-            dataLocation: 1,
-            externalData: [
-              { key: 'location', value: 'weights.bin' },
-              { key: 'offset', value: '0' },
-              { key: 'length', value: String(4 * 240) },
-            ],
-          },
-        ],
+        initializer: [externalConstant('w', [6, 40], 'weights.bin', 0)],
       },
     });
     const files = { model: onnx.ModelProto.encode(proto).finish(), weights };

@@ -10,7 +10,7 @@ import { constantValue, findCodable, loadModel, type Codable, type OnnxModel } f
 import { onnx, type NodeProto, type TensorProto } from '../src/proto.js';
 import { writeModel } from '../src/write-model.js';
 import { diamond } from './support/diamond.js';
-import { io, node, ramp, refused } from './support/models.js';
+import { externalConstant, io, node, ramp, refused } from './support/models.js';
 
 describe('loadModel', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'kofn-test-graph-'));
@@ -36,16 +36,6 @@ describe('loadModel', () => {
   it('reads a model of more than 2 GB piece by piece', async () => {
     const [rows, columns] = [24_000, 24_000];
     const hugeBytes = 4 * rows * columns;
-    const data = (name: string, dims: number[], offset: number, length: number): TensorProto => ({
-      name,
-      dims,
-      dataType: 1,
-      dataLocation: 1,
-      externalData: Object.entries({ location: 'huge.bin', offset, length }).map(([key, value]) => ({
-        key,
-        value: String(value),
-      })),
-    });
     const proto = onnx.ModelProto.create({
       irVersion: 7,
       opsetImport: [{ domain: '', version: 13 }],
@@ -53,7 +43,10 @@ describe('loadModel', () => {
         node: [node('MatMul', 'huge', ['x', 'w'], ['h']), node('MatMul', 'small', ['h', 'v'], ['y'])],
         input: [io('x', 'N', rows)],
         output: [io('y', 'N', 2)],
-        initializer: [data('w', [rows, columns], 0, hugeBytes), data('v', [columns, 2], hugeBytes, 8 * columns)],
+        initializer: [
+          externalConstant('w', [rows, columns], 'huge.bin', 0),
+          externalConstant('v', [columns, 2], 'huge.bin', hugeBytes),
+        ],
       },
     });
     const file = put('huge.bin', '');

@@ -72,11 +72,9 @@ async function normalised(
   folder: string,
   settle: () => Promise<void>,
 ): Promise<PreparedModel> {
-  const [given, normal, probed] = ['given', 'normal', 'probe'].map(name => path.join(folder, name)) as [
-    string,
-    string,
-    string,
-  ];
+  const given = path.join(folder, 'given');
+  const normal = path.join(folder, 'normal');
+  const probed = path.join(folder, 'probe');
   await storing(Promise.all([mkdir(given), mkdir(normal), mkdir(probed)]));
   let modelFile = path.join(given, 'model.onnx');
   if (typeof source === 'string') modelFile = path.resolve(source);

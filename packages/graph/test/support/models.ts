@@ -1,7 +1,7 @@
 /** Small models, node by node, and the comparison of what they give. */
 import assert from 'node:assert/strict';
 import { elementCount, float32, isKofnError, type ErrorCode, type Float32Tensor, type Tensor } from '@kofn/core';
-import { valueInfoProto, type NodeProto, type ValueInfoProto } from '../../src/proto.js';
+import { valueInfoProto, type NodeProto, type TensorProto, type ValueInfoProto } from '../../src/proto.js';
 
 type Attributes = Readonly<Record<string, number | readonly number[] | string | { readonly float: number }>>;
 
@@ -24,6 +24,18 @@ export function node(
 
 export function io(name: string, ...shape: (number | string)[]): ValueInfoProto {
   return valueInfoProto(name, 'float32', shape);
+}
+
+/** A float32 constant whose elements stand in the file `location`, from byte `offset`. */
+export function externalConstant(name: string, dims: number[], location: string, offset: number): TensorProto {
+  const entries = { location, offset, length: 4 * elementCount(dims) };
+  return {
+    name,
+    dims,
+    dataType: 1,
+    dataLocation: 1,
+    externalData: Object.entries(entries).map(([key, value]) => ({ key, value: String(value) })),
+  };
 }
 
 export function ramp(length: number): Float32Array {
