@@ -2,19 +2,17 @@
  * Ctrl-C and friends: the first signal ends the command in order (workers stopped, temporary files removed), the second
  * at once. local-workers.ts kills what is left when the process exits.
  */
-import { setMaxListeners } from 'node:events';
 import { constants } from 'node:os';
-import { KofnError } from '@kofn/core';
+import { KofnError, sharedController } from '@kofn/core';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 export class Interrupt implements Disposable {
-  readonly #controller = new AbortController();
+  readonly #controller = sharedController();
   readonly #listeners = SIGNALS.map(name => ({ name, listener: () => this.#interrupt(name) }));
   #exitCode: number | undefined;
 
   constructor() {
-    setMaxListeners(0, this.#controller.signal); // as many as there are workers
     for (const { name, listener } of this.#listeners) process.on(name, listener);
   }
 

@@ -36,6 +36,13 @@ export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | un
   }
 }
 
+/** A controller whose signal any number of waits may share: each of ours leaves in a finally, so many are no leak. */
+export function sharedController(): AbortController {
+  const controller = new AbortController();
+  setMaxListeners(0, controller.signal);
+  return controller;
+}
+
 /** A signal with a life of its own: dispose it and its timer and listener are gone. */
 export interface Scope extends Disposable {
   readonly signal: AbortSignal;
@@ -52,9 +59,7 @@ export function openScope(
   options: { parent?: AbortSignal | undefined; deadlineMs?: number | undefined; what?: string } = {},
 ): Scope {
   const { parent, deadlineMs, what = 'request' } = options;
-  const controller = new AbortController();
-  // Every step and call of a request waits on its signal: many listeners are no leak here, and each leaves in a finally.
-  setMaxListeners(0, controller.signal);
+  const controller = sharedController();
   const onParent = () => controller.abort(abortReason(parent));
   if (parent?.aborted) onParent();
   else parent?.addEventListener('abort', onParent, { once: true });

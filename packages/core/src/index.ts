@@ -18,7 +18,7 @@ export {
   type Tensors,
   type TypedArray,
 } from './tensor.js';
-export { abortable, abortReason, openScope, throwIfAborted, type Scope } from './abort.js';
+export { abortable, abortReason, openScope, sharedController, throwIfAborted, type Scope } from './abort.js';
 export { fromHalf, toHalf } from './half.js';
 export { sleep, systemClock, type Clock, type Timer } from './clock.js';
 export { seededRng, type Rng } from './rng.js';

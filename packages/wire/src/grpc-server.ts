@@ -7,7 +7,7 @@ import { loadSync } from '@grpc/proto-loader';
 import { Metadata, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
 import type * as grpc from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
-import { abortable, KofnError, systemClock, throwIfAborted, type Clock } from '@kofn/core';
+import { abortable, KofnError, sharedController, systemClock, throwIfAborted, type Clock } from '@kofn/core';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
 import type { CallContext, MethodPath, ServiceHandlers } from './channel.js';
 import { widenServerWindow } from './flow-control.js';
@@ -143,7 +143,7 @@ function contextOf(call: {
   getPeer(): string;
   on(event: 'cancelled', listener: () => void): unknown;
 }): CallContext {
-  const controller = new AbortController();
+  const controller = sharedController();
   const gone = () => controller.abort(new KofnError('CANCELLED', 'the caller cancelled the call or is gone'));
   call.on('cancelled', gone);
   if (call.cancelled) gone();

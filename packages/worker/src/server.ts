@@ -7,7 +7,7 @@
  * 2. The session of a shard whose bytes went closes, when its last run has ended.
  * 3. After `drain` no new work is taken, all that was taken has been answered, and every stream has ended.
  */
-import { KofnError, systemClock, type Clock } from '@kofn/core';
+import { KofnError, sharedController, systemClock, type Clock } from '@kofn/core';
 import type { Engine, ValueInfo } from '@kofn/engine';
 import { codecs, datatypeOf, EXTENSIONS, METHODS, type MethodPath, type ServiceHandlers } from '@kofn/wire';
 import type { Registry } from 'prom-client';
@@ -41,7 +41,7 @@ export class WorkerServer implements AsyncDisposable {
   readonly metrics: Registry;
   readonly handlers: ServiceHandlers;
   readonly #version: string;
-  readonly #shutdown = new AbortController();
+  readonly #shutdown = sharedController();
   readonly #streams = new Set<Promise<void>>();
 
   private constructor(parts: WorkerParts, store: ShardStore) {

@@ -87,6 +87,26 @@ describe('worker over gRPC', () => {
     assert.equal(queue.counters.cancelledBeforeStart, 1);
   });
 
+  it('takes many requests at once on one stream, without a warning', async () => {
+    const warnings: string[] = [];
+    const onWarning = ({ message }: Error) => warnings.push(message);
+    process.on('warning', onWarning);
+    try {
+      await using t = await startRunning();
+      await t.client.put(double);
+      await t.infer(double.name); // opens the session, which a held engine would not
+      t.engine.hold();
+      const answers = Array.from({ length: 30 }, () => t.infer(double.name));
+      while (t.worker.server.queue.waiting < 29) await t.client.live();
+      t.engine.release();
+      for (const answer of await Promise.all(answers)) assert.deepEqual(answer, [2, 4]);
+      await new Promise(resolve => setImmediate(resolve)); // warnings come in a tick of their own
+    } finally {
+      process.off('warning', onWarning);
+    }
+    assert.deepEqual(warnings, []);
+  });
+
   it('refuses more than the queue holds', async () => {
     await using t = await startRunning({ maxQueue: 1 });
     await t.client.put(double);
