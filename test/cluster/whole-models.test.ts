@@ -78,6 +78,10 @@ describe('a whole model', () => {
       assertProduct(here.outputs['y']!, x, w);
       assert.deepEqual(here.report.layers, []);
     }
+    const caller = new AbortController();
+    const cancelled = model.run({ x, w: own }, { signal: caller.signal });
+    caller.abort();
+    await fails(cancelled, 'CANCELLED', /the caller cancelled the request/);
     await fails(model.run({ x, w: normal(4, 7) }), 'SHAPE_MISMATCH', /"w" has shape \[4,8\] in the model, got \[4,7\]/);
     await fails(model.run({ x, v: x }), 'INVALID_ARGUMENT', /no input "v"/);
   });

@@ -120,8 +120,8 @@ export async function codedLayer(spec: LayerSpec, options: CodeOptions & { clust
   return new CodedLayer(await codedModel(files, { ...options, layers: [report.node], sampleInputs }));
 }
 
-async function nodeModel({ onnx, node }: OnnxLayer, { engine }: Cluster): Promise<ModelFiles> {
-  const prepared = await prepareModel(onnx, engine);
+async function nodeModel({ onnx, node }: OnnxLayer, cluster: Cluster): Promise<ModelFiles> {
+  const prepared = await prepareModel(onnx, await cluster.planningEngine());
   try {
     return extractNode(prepared.model, node);
   } finally {

@@ -7,7 +7,7 @@
  *    repeat sends the rest.
  * 2. `retire` waits for the requests that run; after it nothing of the deployment is left here.
  */
-import { openScope, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
+import { abortable, openScope, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
 import { createEngine, type Session } from '@kofn/engine';
 import { constantValue, cutModel, wholeModel, type OnnxModel } from '@kofn/graph';
 import type { Owner } from '@kofn/wire';
@@ -58,7 +58,10 @@ export class Deployment {
     const fed = model.overridable.filter(({ name }) => inputs[name] !== undefined);
     checkInputs([...model.inputs, ...fed], inputs);
     const names = model.outputs.map(output => output.name);
-    const running = fed.length > 0 ? this.#runWhole(inputs, names) : runSteps(this.#steps, inputs, names, context);
+    const running =
+      fed.length > 0
+        ? abortable(this.#runWhole(inputs, names), context.signal)
+        : runSteps(this.#steps, inputs, names, context);
     const ended = running.catch(() => undefined).finally(() => this.#running.delete(ended));
     this.#running.add(ended);
     const { outputs, layers } = await running;
