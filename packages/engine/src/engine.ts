@@ -60,6 +60,13 @@ export interface Engine extends AsyncDisposable {
    */
   open(location: string, options?: OpenOptions): Promise<Session>;
   /**
+   * Opens a model from its two files in memory instead; `weights` is empty when it has none. Only where the engine needs no
+   * folder: the master's models then never touch the disk, which a simulation does not have. Throws as `open`.
+   */
+  readonly openFiles?:
+    | ((files: { readonly model: Uint8Array; readonly weights: Uint8Array }, options?: OpenOptions) => Promise<Session>)
+    | undefined;
+  /**
    * Writes the model at `modelFile` to the folder `target` as ONNX Runtime has it after its basic graph optimisation
    * (constants and BatchNormalization folded, local functions inlined, float16 operators that it lacks between Casts; only
    * standard operators): `model.onnx`, and `weights.bin` for what is large. Absent where the engine cannot (WebAssembly

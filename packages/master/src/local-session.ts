@@ -1,16 +1,18 @@
 /**
  * Opens models in the master's own engine. An engine reads models from a folder, so they pass through a temporary one that
- * is gone again when this returns: nothing is left behind even by a SIGKILL later on.
+ * is gone again when this returns: nothing is left behind even by a SIGKILL later on. An engine that takes files in memory
+ * (a simulator's) gets them so.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { KofnError } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
-import { saveModel, type ModelImage } from '@kofn/graph';
+import { modelFiles, saveModel, type ModelImage } from '@kofn/graph';
 
 /** Throws STORAGE when the temporary folder cannot be written, else what `Engine.open` throws. */
 export async function openLocally(engine: Engine, image: ModelImage, threads: number): Promise<Session> {
+  if (engine.openFiles !== undefined) return engine.openFiles(modelFiles(image), { threads });
   const folder = await storing(mkdtemp(path.join(tmpdir(), 'kofn-segment-')));
   try {
     await storing(saveModel(image, folder));

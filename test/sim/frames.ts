@@ -1,0 +1,40 @@
+/** Frames of an inference stream: what the trace says of them, and what a fault makes of them. */
+import { codecs } from '@kofn/wire';
+import type { Direction } from './link.js';
+
+export interface FrameInfo {
+  readonly id: string;
+  readonly kind: 'request' | 'cancel' | 'reply' | 'error' | 'garbage';
+  readonly detail: string;
+}
+
+export function describeFrame(direction: Direction, frame: Uint8Array): FrameInfo {
+  try {
+    if (direction === 'out') {
+      const { id, parameters, model_name: model } = codecs.inferRequest.decode(frame);
+      if (parameters['kofn_cancel']?.bool_param === true) return { id, kind: 'cancel', detail: '' };
+      return { id, kind: 'request', detail: model.slice(0, 8) };
+    }
+    const { error_message: message, infer_response: response } = codecs.streamResponse.decode(frame);
+    const id = response?.id ?? '';
+    if (message === '') return { id, kind: 'reply', detail: '' };
+    return { id, kind: 'error', detail: response?.parameters?.['kofn_code']?.string_param ?? '' };
+  } catch {
+    return { id: '', kind: 'garbage', detail: '' };
+  }
+}
+
+/** Bytes that are no message at all. */
+export function corrupted(frame: Uint8Array): Uint8Array {
+  return new Uint8Array(frame.byteLength).fill(0xff);
+}
+
+/** A reply whose first tensor has lost its end; another frame loses its own. */
+export function truncated(direction: Direction, frame: Uint8Array): Uint8Array {
+  if (describeFrame(direction, frame).kind !== 'reply') return frame.subarray(0, frame.byteLength - 1);
+  const { infer_response: response } = codecs.streamResponse.decode(frame);
+  const [first = new Uint8Array(), ...rest] = response?.raw_output_contents ?? [];
+  const raw = [first.subarray(0, Math.max(0, first.byteLength - 4)), ...rest];
+  const cut = { ...response, raw_output_contents: raw };
+  return codecs.streamResponse.encode({ error_message: '', infer_response: cut });
+}

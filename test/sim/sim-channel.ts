@@ -1,0 +1,413 @@
+/**
+ * A channel (packages/wire/src/channel.ts is the contract) over a link of the simulated network, to the handlers of
+ * whatever runs at the other end.
+ *
+ * Invariants
+ * 1. Every call ends once: answered, aborted, broken with its connection (UNAVAILABLE), or closed with the channel
+ *    (CANCELLED).
+ * 2. A call belongs to one connection, and a connection to one process at the other end; the next call after a break makes
+ *    another.
+ * 3. What a caller gave up is told to the handler by its signal, one message later.
+ */
+import { abortable, abortReason, KofnError, openScope, throwIfAborted, type Clock } from '@kofn/core';
+import type {
+  CallContext,
+  CallOptions,
+  Channel,
+  DuplexCall,
+  DuplexEvents,
+  MethodPath,
+  ServiceHandlers,
+} from '@kofn/wire';
+import { corrupted, describeFrame, truncated, type FrameInfo } from './frames.js';
+import type { Direction, Flow, Link } from './link.js';
+
+/** A process at the other end, as a channel needs it. */
+export interface Peer {
+  readonly handlers: ServiceHandlers;
+  /** Its time: it does nothing while it is paused or dead. */
+  readonly clock: Clock;
+}
+
+/** What a channel leads to: a process, or none (nobody listens). */
+export interface Host {
+  readonly link: Link;
+  accept(): Peer | undefined;
+}
+
+export interface NetworkObserver {
+  /** A frame of an inference stream was sent ('out', by the master) or came ('back', to the master). */
+  onFrame(link: Link, stream: number, direction: Direction, info: FrameInfo, fate: string): void;
+  /** The master's end of an inference stream is over. */
+  onStreamEnd(link: Link, stream: number): void;
+}
+
+type Event =
+  | { readonly kind: 'message'; readonly bytes: Uint8Array }
+  | { readonly kind: 'done' }
+  | { readonly kind: 'failed'; readonly error: KofnError };
+
+interface ClientEnd {
+  receive(event: Event): void;
+}
+
+class Connection {
+  readonly peer: Peer;
+  readonly calls = new Set<Call>();
+  isBroken = false;
+
+  constructor(peer: Peer) {
+    this.peer = peer;
+  }
+}
+
+/** One call over one connection: its two ends and what travels between them. */
+class Call {
+  readonly #link: Link;
+  readonly #connection: Connection;
+  readonly #flow: Flow = { out: 0, back: 0 };
+  readonly #client: ClientEnd;
+  readonly #controller = new AbortController();
+  readonly #inbox: Uint8Array[] = [];
+  readonly #change: { wake: () => void } = { wake: () => undefined };
+  #isHalfClosed = false;
+  #isOver = false;
+
+  constructor(link: Link, connection: Connection, method: MethodPath, client: ClientEnd) {
+    this.#link = link;
+    this.#connection = connection;
+    this.#client = client;
+    connection.calls.add(this);
+    this.#out(() => this.#serve(method));
+  }
+
+  /** The other end has it when `onDelivered` is called. */
+  send(bytes: Uint8Array, onDelivered?: () => void, mayOvertake = false): void {
+    this.#out(() => {
+      this.#inbox.push(bytes);
+      this.#change.wake();
+      onDelivered?.();
+    }, mayOvertake);
+  }
+
+  halfClose(): void {
+    this.#out(() => {
+      this.#isHalfClosed = true;
+      this.#change.wake();
+    });
+  }
+
+  /** The client's end is over; the other end learns of it. */
+  cancel(): void {
+    if (!this.#leave()) return;
+    this.#out(() => this.#abort());
+  }
+
+  /** The connection broke: both ends learn of it by themselves. */
+  break(error: KofnError): void {
+    if (!this.#leave()) return;
+    this.#connection.peer.clock.setTimer(() => this.#abort(), 0);
+    this.#client.receive({ kind: 'failed', error });
+  }
+
+  #leave(): boolean {
+    if (this.#isOver) return false;
+    this.#isOver = true;
+    this.#connection.calls.delete(this);
+    return true;
+  }
+
+  #abort(): void {
+    this.#controller.abort(new KofnError('CANCELLED', 'the caller cancelled the call or is gone'));
+  }
+
+  #out(deliver: () => void, mayOvertake = false): void {
+    const { peer } = this.#connection;
+    this.#link.transmit('out', this.#flow, () => peer.clock.setTimer(deliver, 0), mayOvertake);
+  }
+
+  #back(event: Event, mayOvertake = false): void {
+    const arrive = () => {
+      if (this.#isOver) return;
+      if (event.kind !== 'message') this.#leave();
+      this.#client.receive(event);
+    };
+    this.#link.transmit('back', this.#flow, arrive, mayOvertake);
+  }
+
+  #serve(method: MethodPath): void {
+    const { unary, clientStream, duplex } = this.#connection.peer.handlers;
+    const context: CallContext = { signal: this.#controller.signal, peer: 'master' };
+    this.#handle(method, context, { unary, clientStream, duplex }).then(
+      reply => {
+        if (reply !== undefined) this.#back({ kind: 'message', bytes: reply });
+        this.#back({ kind: 'done' });
+      },
+      (error: unknown) => {
+        const { code, message } = KofnError.from(error);
+        this.#back({ kind: 'failed', error: new KofnError(code, message) });
+      },
+    );
+  }
+
+  async #handle(method: MethodPath, context: CallContext, handlers: ServiceHandlers): Promise<Uint8Array | undefined> {
+    const messages = this.#messages(context.signal);
+    const unary = handlers.unary.get(method);
+    if (unary !== undefined) return unary((await messages.next()).value as Uint8Array, context);
+    const clientStream = handlers.clientStream.get(method);
+    if (clientStream !== undefined) return clientStream(messages, context);
+    const duplex = handlers.duplex.get(method);
+    if (duplex === undefined) throw new KofnError('PROTOCOL', `there is no method ${method}`);
+    const send = (bytes: Uint8Array) => {
+      throwIfAborted(context.signal);
+      this.#spoiled('back', bytes, (frame, mayOvertake) => this.#back({ kind: 'message', bytes: frame }, mayOvertake));
+      return Promise.resolve();
+    };
+    await duplex({ ...context, messages, send });
+    return undefined;
+  }
+
+  async *#messages(signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      throwIfAborted(signal);
+      const next = this.#inbox.shift();
+      if (next !== undefined) yield next;
+      else if (this.#isHalfClosed) return;
+      else await abortable(new Promise<void>(resolve => (this.#change.wake = resolve)), signal);
+    }
+  }
+
+  /** Sends a frame of an inference stream as the link's faults leave it: not at all, once or twice. */
+  #spoiled(direction: Direction, bytes: Uint8Array, send: (frame: Uint8Array, mayOvertake: boolean) => void): string {
+    const fate = this.#link.drawFate();
+    if (fate === 'corrupt') send(corrupted(bytes), false);
+    else if (fate === 'truncate') send(truncated(direction, bytes), false);
+    else if (fate !== 'drop') send(bytes, fate === 'reorder');
+    if (fate === 'duplicate') send(bytes, false);
+    return fate;
+  }
+
+  /** As `send`, for a frame of an inference stream. Says what became of it. */
+  sendFrame(bytes: Uint8Array): string {
+    return this.#spoiled('out', bytes, (frame, mayOvertake) => this.send(frame, undefined, mayOvertake));
+  }
+}
+
+export class SimChannel implements Channel {
+  readonly address: string;
+  readonly #host: Host;
+  readonly #clock: Clock;
+  readonly #maxMessageBytes: number;
+  readonly #observer: NetworkObserver;
+  readonly #listeners = new Set<(error: KofnError) => void>();
+  /** Ends each open call with the error given. */
+  readonly #open = new Set<(error: KofnError) => void>();
+  #connection: Connection | undefined;
+  #connecting: Promise<Connection> | undefined;
+  #streams = 0;
+  #isClosed = false;
+
+  constructor(parts: {
+    address: string;
+    host: Host;
+    clock: Clock;
+    maxMessageBytes: number;
+    observer: NetworkObserver;
+  }) {
+    this.address = parts.address;
+    this.#host = parts.host;
+    this.#clock = parts.clock;
+    this.#maxMessageBytes = parts.maxMessageBytes;
+    this.#observer = parts.observer;
+  }
+
+  /** Calls that have not ended. */
+  get openCalls(): number {
+    return this.#open.size;
+  }
+
+  /** The connection breaks, as when the process at the other end is gone or keepalives stay away. */
+  break(why: string): void {
+    const connection = this.#connection;
+    if (connection === undefined || connection.isBroken || this.#isClosed) return;
+    connection.isBroken = true;
+    this.#connection = undefined;
+    const error = new KofnError('UNAVAILABLE', `the connection to ${this.address} broke: ${why}`);
+    for (const call of [...connection.calls]) call.break(error);
+    for (const listener of [...this.#listeners]) listener(error);
+  }
+
+  async ready({ signal, deadlineMs }: CallOptions): Promise<void> {
+    using scope = openScope(this.#clock, { parent: signal, deadlineMs, what: `connection to ${this.address}` });
+    await abortable(this.#connect(), scope.signal);
+  }
+
+  onBroken(listener: (error: KofnError) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  unary(method: MethodPath, request: Uint8Array, options: CallOptions = {}): Promise<Uint8Array> {
+    return this.#settle(method, options, call => {
+      this.#checkSize(request);
+      call.send(request);
+      call.halfClose();
+    });
+  }
+
+  clientStream(
+    method: MethodPath,
+    messages: AsyncIterable<Uint8Array>,
+    options: CallOptions = {},
+  ): Promise<Uint8Array> {
+    return this.#settle(method, options, (call, reject, over) => {
+      const send = async () => {
+        for await (const message of messages) {
+          this.#checkSize(message);
+          const written = new Promise<boolean>(done => call.send(message, () => done(true)));
+          if (!(await Promise.race([written, over.then(() => false)]))) return;
+        }
+        call.halfClose();
+      };
+      send().catch((error: unknown) => reject(KofnError.from(error)));
+    });
+  }
+
+  duplex(method: MethodPath, events: DuplexEvents): DuplexCall {
+    const stream = ++this.#streams;
+    const { link } = this.#host;
+    let ended: KofnError | undefined;
+    let call: Call | undefined;
+    const early: ((call: Call) => void)[] = [];
+    const finish = (error: KofnError | undefined) => {
+      if (ended !== undefined) return;
+      ended = error ?? new KofnError('UNAVAILABLE', `${this.address} ended the stream`);
+      this.#open.delete(close);
+      this.#observer.onStreamEnd(link, stream);
+      events.onEnd(error);
+    };
+    const close = (error: KofnError) => {
+      finish(error);
+      call?.cancel();
+    };
+    const onCall = (work: (call: Call) => void) => {
+      if (call === undefined) early.push(work);
+      else work(call);
+    };
+    this.#open.add(close);
+    this.#whenConnected(connection => {
+      if (ended !== undefined) return;
+      call = new Call(link, connection, method, {
+        receive: event => {
+          if (ended !== undefined) return;
+          if (event.kind !== 'message') return finish(event.kind === 'failed' ? event.error : undefined);
+          this.#observer.onFrame(link, stream, 'back', describeFrame('back', event.bytes), 'arrive');
+          events.onMessage(event.bytes);
+        },
+      });
+      for (const work of early.splice(0)) work(call);
+    }, close);
+    return {
+      // eslint-disable-next-line @typescript-eslint/require-await -- what it throws is a rejection
+      send: async message => {
+        this.#checkSize(message);
+        if (ended !== undefined) throw ended;
+        onCall(open => {
+          const fate = open.sendFrame(message);
+          this.#observer.onFrame(link, stream, 'out', describeFrame('out', message), fate);
+        });
+      },
+      end: () => onCall(open => open.halfClose()),
+      cancel: () => close(new KofnError('CANCELLED', `the stream to ${this.address} was cancelled`)),
+    };
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true;
+    this.#listeners.clear();
+    for (const close of [...this.#open]) close(this.#closedError());
+    return Promise.resolve();
+  }
+
+  /** Runs a call with one reply to its end, or until the signal or deadline ends it. */
+  async #settle(
+    method: MethodPath,
+    { signal, deadlineMs }: CallOptions,
+    start: (call: Call, reject: (error: KofnError) => void, over: Promise<unknown>) => void,
+  ): Promise<Uint8Array> {
+    using scope = openScope(this.#clock, { parent: signal, deadlineMs, what: `call to ${this.address}` });
+    if (this.#isClosed) throw this.#closedError();
+    throwIfAborted(scope.signal);
+    let call: Call | undefined;
+    let reject!: (error: KofnError) => void;
+    const outcome = new Promise<Uint8Array>((resolve, onError) => {
+      reject = onError;
+      let reply: Uint8Array | undefined;
+      const receive = (event: Event) => {
+        if (event.kind === 'message') reply = event.bytes;
+        else if (event.kind === 'failed') reject(event.error);
+        else if (reply !== undefined) resolve(reply);
+        else reject(new KofnError('PROTOCOL', `${this.address} gave no reply`));
+      };
+      this.#whenConnected(connection => {
+        if (scope.signal.aborted) return;
+        call = new Call(this.#host.link, connection, method, { receive });
+        try {
+          start(call, reject, over());
+        } catch (error) {
+          reject(KofnError.from(error));
+        }
+      }, reject);
+    });
+    const over = () => outcome.catch(() => undefined);
+    const onAbort = () => reject(abortReason(scope.signal));
+    this.#open.add(reject);
+    scope.signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      return await outcome;
+    } finally {
+      call?.cancel();
+      this.#open.delete(reject);
+      scope.signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  #whenConnected(work: (connection: Connection) => void, fail: (error: KofnError) => void): void {
+    if (this.#isClosed) return fail(this.#closedError());
+    if (this.#connection !== undefined) return work(this.#connection);
+    this.#connect().then(work, (error: unknown) => fail(KofnError.from(error, 'UNAVAILABLE')));
+  }
+
+  #connect(): Promise<Connection> {
+    if (this.#connection !== undefined) return Promise.resolve(this.#connection);
+    return (this.#connecting ??= this.#shakeHands().finally(() => (this.#connecting = undefined)));
+  }
+
+  #shakeHands(): Promise<Connection> {
+    const { link } = this.#host;
+    const flow: Flow = { out: 0, back: 0 };
+    return new Promise((resolve, reject) => {
+      link.transmit('out', flow, () => {
+        const peer = this.#host.accept();
+        link.transmit('back', flow, () => {
+          if (this.#isClosed) return reject(this.#closedError());
+          if (peer === undefined || this.#host.accept() !== peer) {
+            return reject(new KofnError('UNAVAILABLE', `nobody answers at ${this.address}`));
+          }
+          resolve((this.#connection = new Connection(peer)));
+        });
+      });
+    });
+  }
+
+  #checkSize(message: Uint8Array): void {
+    if (message.byteLength <= this.#maxMessageBytes) return;
+    const text = `a message of ${message.byteLength} bytes to ${this.address} is over the limit`;
+    throw new KofnError('RESOURCE_EXHAUSTED', text);
+  }
+
+  #closedError(): KofnError {
+    return new KofnError('CANCELLED', `the channel to ${this.address} is closed`);
+  }
+}
+
