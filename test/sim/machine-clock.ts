@@ -32,25 +32,31 @@ export class MachineClock implements Clock {
 
   setTimer(fire: () => void, delayMs: number): Timer {
     if (this.#isDead) return { cancel: () => undefined };
-    let inner: Timer;
+    let isOver = false;
+    const inner = this.#world.setTimer(() => {
+      this.whenAwake(() => {
+        if (isOver) return;
+        timer.cancel();
+        fire();
+      });
+    }, delayMs);
     const timer: Timer = {
       cancel: () => {
+        isOver = true;
         inner.cancel();
         this.#armed.delete(timer);
       },
     };
-    const onTime = () => {
-      const restMs = this.#pausedUntilMs - this.#world.now();
-      if (restMs > 0) {
-        inner = this.#world.setTimer(onTime, restMs);
-        return;
-      }
-      this.#armed.delete(timer);
-      fire();
-    };
-    inner = this.#world.setTimer(onTime, delayMs);
     this.#armed.add(timer);
     return timer;
+  }
+
+  /** Does `work`, which comes from outside: now, when a pause ends, or never. */
+  whenAwake(work: () => void): void {
+    if (this.#isDead) return;
+    const restMs = this.#pausedUntilMs - this.#world.now();
+    if (restMs > 0) this.#world.setTimer(() => this.whenAwake(work), restMs);
+    else work();
   }
 
   pause(untilMs: number): void {

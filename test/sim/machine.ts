@@ -127,6 +127,7 @@ export class Machine implements Host {
     if (process === undefined) return [];
     this.#process = undefined;
     const { server, engine, clock } = process;
+    await new Promise<void>(resolve => clock.whenAwake(resolve));
     await server.drain();
     const { counters, waiting, running } = server.queue;
     await server[Symbol.asyncDispose]();
@@ -186,7 +187,14 @@ export class Machine implements Host {
     if (this.spoiling === 'none') return outputs;
     const spoiled = Object.entries(outputs).map(([name, { shape, data }]) => {
       const values = data as Float32Array;
-      if (this.spoiling === 'nan') return [name, float32(shape, values.map((v, i) => (i === 0 ? NaN : v)))] as const;
+      if (this.spoiling === 'nan')
+        return [
+          name,
+          float32(
+            shape,
+            values.map((v, i) => (i === 0 ? NaN : v)),
+          ),
+        ] as const;
       const [rows = 1, ...rest] = shape;
       const more = new Float32Array((values.length / rows) * (rows + 1));
       more.set(values);
@@ -195,4 +203,3 @@ export class Machine implements Host {
     return Object.fromEntries(spoiled);
   }
 }
-

@@ -25,8 +25,8 @@ import type { Direction, Flow, Link } from './link.js';
 /** A process at the other end, as a channel needs it. */
 export interface Peer {
   readonly handlers: ServiceHandlers;
-  /** Its time: it does nothing while it is paused or dead. */
-  readonly clock: Clock;
+  /** It does nothing while it is paused, and nothing ever again once it is dead. */
+  readonly clock: { whenAwake(work: () => void): void };
 }
 
 /** What a channel leads to: a process, or none (nobody listens). */
@@ -106,7 +106,7 @@ class Call {
   /** The connection broke: both ends learn of it by themselves. */
   break(error: KofnError): void {
     if (!this.#leave()) return;
-    this.#connection.peer.clock.setTimer(() => this.#abort(), 0);
+    this.#connection.peer.clock.whenAwake(() => this.#abort());
     this.#client.receive({ kind: 'failed', error });
   }
 
@@ -123,7 +123,7 @@ class Call {
 
   #out(deliver: () => void, mayOvertake = false): void {
     const { peer } = this.#connection;
-    this.#link.transmit('out', this.#flow, () => peer.clock.setTimer(deliver, 0), mayOvertake);
+    this.#link.transmit('out', this.#flow, () => peer.clock.whenAwake(deliver), mayOvertake);
   }
 
   #back(event: Event, mayOvertake = false): void {
@@ -339,27 +339,29 @@ export class SimChannel implements Channel {
     if (this.#isClosed) throw this.#closedError();
     throwIfAborted(scope.signal);
     let call: Call | undefined;
+    let resolve!: (reply: Uint8Array) => void;
     let reject!: (error: KofnError) => void;
-    const outcome = new Promise<Uint8Array>((resolve, onError) => {
+    const outcome = new Promise<Uint8Array>((onReply, onError) => {
+      resolve = onReply;
       reject = onError;
-      let reply: Uint8Array | undefined;
-      const receive = (event: Event) => {
-        if (event.kind === 'message') reply = event.bytes;
-        else if (event.kind === 'failed') reject(event.error);
-        else if (reply !== undefined) resolve(reply);
-        else reject(new KofnError('PROTOCOL', `${this.address} gave no reply`));
-      };
-      this.#whenConnected(connection => {
-        if (scope.signal.aborted) return;
-        call = new Call(this.#host.link, connection, method, { receive });
-        try {
-          start(call, reject, over());
-        } catch (error) {
-          reject(KofnError.from(error));
-        }
-      }, reject);
     });
-    const over = () => outcome.catch(() => undefined);
+    const over = outcome.catch(() => undefined);
+    let reply: Uint8Array | undefined;
+    const receive = (event: Event) => {
+      if (event.kind === 'message') reply = event.bytes;
+      else if (event.kind === 'failed') reject(event.error);
+      else if (reply !== undefined) resolve(reply);
+      else reject(new KofnError('PROTOCOL', `${this.address} gave no reply`));
+    };
+    this.#whenConnected(connection => {
+      if (scope.signal.aborted) return;
+      call = new Call(this.#host.link, connection, method, { receive });
+      try {
+        start(call, reject, over);
+      } catch (error) {
+        reject(KofnError.from(error));
+      }
+    }, reject);
     const onAbort = () => reject(abortReason(scope.signal));
     this.#open.add(reject);
     scope.signal.addEventListener('abort', onAbort, { once: true });
@@ -410,4 +412,3 @@ export class SimChannel implements Channel {
     return new KofnError('CANCELLED', `the channel to ${this.address} is closed`);
   }
 }
-

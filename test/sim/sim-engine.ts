@@ -107,7 +107,10 @@ function feedsOf({ inputs }: Program, feeds: Tensors): Map<string, Value> {
     inputs.map(({ name, shape }) => {
       const value = feeds[name];
       if (value === undefined) throw new KofnError('INVALID_ARGUMENT', `input "${name}" is missing`);
-      if (value.data.length !== elementCount(value.shape) || (shape.length > 0 && shape.length !== value.shape.length)) {
+      if (
+        value.data.length !== elementCount(value.shape) ||
+        (shape.length > 0 && shape.length !== value.shape.length)
+      ) {
         throw new KofnError('SHAPE_MISMATCH', `input "${name}" has shape [${value.shape.join(',')}]`);
       }
       return [name, valueOf(value)];

@@ -8,6 +8,7 @@
  * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, then the
  *    stream ends.
  */
+import { setMaxListeners } from 'node:events';
 import { abortable, KofnError, openScope, throwIfAborted, type Scope } from '@kofn/core';
 import { codecs, type InferRequestMessage, type ServerDuplex } from '@kofn/wire';
 import { inferResponse, type InferenceParts } from './inference.js';
@@ -16,6 +17,7 @@ import { inferResponse, type InferenceParts } from './inference.js';
 const MAX_UNSENT_REPLIES = 256;
 
 export async function serveStream(stream: ServerDuplex, parts: InferenceParts, shutdown: AbortSignal): Promise<void> {
+  setMaxListeners(0, stream.signal); // each request that waits listens to it
   const requests = new StreamRequests(stream, parts);
   const messages = stream.messages[Symbol.asyncIterator]();
   using stop = openScope(parts.clock, { parent: stream.signal });

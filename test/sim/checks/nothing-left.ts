@@ -1,0 +1,19 @@
+/** After the cluster is closed and the workers have stopped, nothing is pending and no timer is set. */
+import type { MachineClock } from '../machine-clock.js';
+import type { SimChannel } from '../sim-channel.js';
+import type { SimEngine } from '../sim-engine.js';
+import type { Violation } from './request.js';
+
+export function checkMaster(parts: {
+  clock: MachineClock;
+  engine: SimEngine;
+  channels: readonly SimChannel[];
+}): Violation[] {
+  const { clock, engine, channels } = parts;
+  const calls = channels.reduce((sum, { openCalls }) => sum + openCalls, 0);
+  return [
+    ...(clock.armed > 0 ? [`the master left ${clock.armed} timers`] : []),
+    ...(engine.openSessions > 0 ? [`the master left ${engine.openSessions} sessions open`] : []),
+    ...(calls > 0 ? [`the master left ${calls} calls open`] : []),
+  ];
+}

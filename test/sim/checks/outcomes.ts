@@ -1,0 +1,55 @@
+/**
+ * How requests end. With at most r afflicted workers none is lost, none waits for them, and nobody else is blamed; beyond r
+ * each ends exactly (exact.ts) or with one error of the kinds that say so; all end by their deadline.
+ */
+import type { ErrorCode } from '@kofn/core';
+import type { RequestRecord, Violation } from './request.js';
+
+/** Timers fire on time; only sums of floats are not exact. */
+const CLOCK_ERROR_MS = 1e-6;
+/** Much more than k healthy workers need, much less than the usual deadline. */
+export const HEALTHY_MS = 5_000;
+
+const BEYOND: readonly ErrorCode[] = ['DEADLINE_EXCEEDED', 'NOT_ENOUGH_WORKERS'];
+
+export function checkDeadlines(requests: readonly RequestRecord[]): Violation[] {
+  return requests.flatMap(({ number, startMs, endMs, deadlineMs, cancelledMs }) => {
+    const ms = endMs - startMs;
+    if (ms > deadlineMs + CLOCK_ERROR_MS)
+      return [`request ${number} ended after ${ms} ms, its deadline was ${deadlineMs}`];
+    if (cancelledMs !== undefined && endMs > cancelledMs + CLOCK_ERROR_MS) {
+      return [`request ${number} was cancelled at ${cancelledMs} ms and ended at ${endMs} ms`];
+    }
+    return [];
+  });
+}
+
+/** `afflicted` are at most as many workers as the code covers. */
+export function checkNoneLost(requests: readonly RequestRecord[], afflicted: readonly number[]): Violation[] {
+  return requests.flatMap(({ number, startMs, endMs, deadlineMs, cancelledMs, outcome }) => {
+    if ('error' in outcome) {
+      const { code, message } = outcome.error;
+      if (code === 'CANCELLED' && cancelledMs !== undefined) return [];
+      if (code === 'DEADLINE_EXCEEDED' && deadlineMs < HEALTHY_MS) return [];
+      return [`request ${number} was lost within r: ${code}: ${message}`];
+    }
+    const ms = endMs - startMs;
+    const slow = ms > HEALTHY_MS ? [`request ${number} waited ${ms} ms for workers that it did not need`] : [];
+    const blamed = outcome.report.layers
+      .flatMap(layer => layer.erasures)
+      .filter(({ worker }) => !afflicted.includes(worker));
+    return [...slow, ...blamed.map(({ worker, message }) => `request ${number} blames worker ${worker}: ${message}`)];
+  });
+}
+
+export function checkTypedErrors(requests: readonly RequestRecord[], onLoss: 'local' | 'fail'): Violation[] {
+  return requests.flatMap(({ number, cancelledMs, outcome }) => {
+    if (!('error' in outcome)) return [];
+    const { code, message } = outcome.error;
+    const isCovered =
+      code === 'CANCELLED' ? cancelledMs !== undefined : code !== 'NOT_ENOUGH_WORKERS' || onLoss === 'fail';
+    return isCovered && [...BEYOND, 'CANCELLED'].includes(code)
+      ? []
+      : [`request ${number} ended with ${code}: ${message}`];
+  });
+}
