@@ -2,7 +2,7 @@
  * How requests end. With at most r afflicted workers none is lost, none waits for them, and nobody else is blamed; beyond r
  * each ends exactly (exact.ts) or with one error of the kinds that say so; all end by their deadline.
  */
-import type { ErrorCode } from '@kofn/core';
+import { isFiniteTensor, type ErrorCode } from '@kofn/core';
 import type { RequestRecord, Violation } from './request.js';
 
 /** Timers fire on time; only sums of floats are not exact. */
@@ -26,7 +26,7 @@ export function checkDeadlines(requests: readonly RequestRecord[]): Violation[] 
 
 /** `afflicted` are at most as many workers as the code covers. */
 export function checkNoneLost(requests: readonly RequestRecord[], afflicted: readonly number[]): Violation[] {
-  return requests.flatMap(({ number, startMs, endMs, deadlineMs, cancelledMs, outcome }) => {
+  return requests.flatMap(({ number, input, startMs, endMs, deadlineMs, cancelledMs, outcome }) => {
     if ('error' in outcome) {
       const { code, message } = outcome.error;
       if (code === 'CANCELLED' && cancelledMs !== undefined) return [];
@@ -35,10 +35,14 @@ export function checkNoneLost(requests: readonly RequestRecord[], afflicted: rea
     }
     const ms = endMs - startMs;
     const slow = ms > HEALTHY_MS ? [`request ${number} waited ${ms} ms for workers that it did not need`] : [];
-    const blamed = outcome.report.layers
-      .flatMap(layer => layer.erasures)
-      .filter(({ worker }) => !afflicted.includes(worker));
-    return [...slow, ...blamed.map(({ worker, message }) => `request ${number} blames worker ${worker}: ${message}`)];
+    const { layers } = outcome.report;
+    const blamed = layers.flatMap(({ erasures }) => erasures).filter(({ worker }) => !afflicted.includes(worker));
+    const here = isFiniteTensor(input) ? layers.filter(({ computedHere }) => computedHere.length > 0) : [];
+    return [
+      ...slow,
+      ...blamed.map(({ worker, message }) => `request ${number} blames worker ${worker}: ${message}`),
+      ...here.map(({ name }) => `request ${number} was computed by the master at ${name}, which k workers could give`),
+    ];
   });
 }
 
