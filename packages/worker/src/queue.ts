@@ -23,6 +23,12 @@ export interface SubmitOptions {
   readonly timeoutMs?: number | undefined;
 }
 
+interface Waiting {
+  readonly expiresAtMs: number;
+  start(): void;
+  expire(): void;
+}
+
 export class RequestQueue {
   readonly counters: QueueCounters = {
     started: 0,
@@ -35,7 +41,7 @@ export class RequestQueue {
   readonly #maxWaiting: number;
   readonly #concurrency: number;
   /** Insertion order is the order of turns. */
-  readonly #waiting = new Set<() => void>();
+  readonly #waiting = new Set<Waiting>();
   readonly #idle: (() => void)[] = [];
   #running = 0;
   #isDraining = false;
@@ -90,7 +96,11 @@ export class RequestQueue {
 
   /** Resolves with one of the running places taken. */
   async #turn(signal: AbortSignal | undefined, timeoutMs: number | undefined): Promise<void> {
-    using scope = openScope(this.#clock, { parent: signal, deadlineMs: timeoutMs, what: 'wait for the engine' });
+    const what = 'wait for the engine';
+    using scope = openScope(this.#clock, { parent: signal, deadlineMs: timeoutMs, what });
+    const expiresAtMs = timeoutMs === undefined ? Infinity : this.#clock.now() + timeoutMs;
+    const expire = () =>
+      scope.abort(new KofnError('DEADLINE_EXCEEDED', `the ${what} did not end within ${timeoutMs} ms`));
     try {
       throwIfAborted(scope.signal);
       if (this.#running < this.#concurrency) {
@@ -102,11 +112,12 @@ export class RequestQueue {
           scope.signal.removeEventListener('abort', onAbort);
           resolve();
         };
+        const waiting = { start, expire, expiresAtMs };
         const onAbort = () => {
-          this.#waiting.delete(start);
+          this.#waiting.delete(waiting);
           reject(abortReason(scope.signal));
         };
-        this.#waiting.add(start);
+        this.#waiting.add(waiting);
         scope.signal.addEventListener('abort', onAbort, { once: true });
       });
     } catch (error) {
@@ -117,11 +128,16 @@ export class RequestQueue {
   }
 
   #next(): void {
-    for (const start of this.#waiting) {
+    for (const waiting of this.#waiting) {
       if (this.#running >= this.#concurrency) return;
-      this.#waiting.delete(start);
+      // Its timer is late: when a machine wakes, all that is overdue comes at once, in any order.
+      if (this.#clock.now() >= waiting.expiresAtMs) {
+        waiting.expire();
+        continue;
+      }
+      this.#waiting.delete(waiting);
       this.#running++;
-      start();
+      waiting.start();
     }
     if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve();
   }

@@ -82,6 +82,25 @@ describe('RequestQueue', () => {
     assert.equal(clock.armed, 0);
   });
 
+  it('does not run what is overdue when its turn comes before its timer', async () => {
+    const log: string[] = [];
+    const clock = new TestClock();
+    const queue = new RequestQueue({ clock, maxWaiting: 2 });
+    const first = work(log, 'first');
+    const running = queue.submit(first.run);
+    const expired = assert.rejects(queue.submit(work(log, 'expired').run, { timeoutMs: 5 }), {
+      code: 'DEADLINE_EXCEEDED',
+    });
+    const last = work(log, 'last');
+    const afterwards = queue.submit(last.run, { timeoutMs: 500 });
+    clock.oversleep(100);
+    first.end();
+    last.end();
+    await Promise.all([running, expired, afterwards]);
+    assert.deepEqual(log, ['first', 'last']);
+    assert.deepEqual([queue.waiting, queue.running, clock.armed, queue.counters.expiredBeforeStart], [0, 0, 0, 1]);
+  });
+
   it('goes on after work that throws', async () => {
     const queue = new RequestQueue({ clock: new TestClock(), maxWaiting: 2 });
     const failed = queue.submit(() => Promise.reject(new KofnError('ENGINE', 'out of luck')));

@@ -23,6 +23,11 @@ export class TestClock implements Clock {
     }
   }
 
+  /** As a machine that wakes after `ms`: timers are overdue and have not fired yet. */
+  oversleep(ms: number): void {
+    this.#now += ms;
+  }
+
   get armed(): number {
     return this.#timers.size;
   }
