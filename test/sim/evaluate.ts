@@ -54,9 +54,9 @@ export function evaluate(program: Program, feeds: ReadonlyMap<string, Value>): {
 }
 
 interface Attributes {
-  int(name: string, fallback: number): number;
-  ints(name: string, fallback: readonly number[]): readonly number[];
-  float(name: string, fallback: number): number;
+  readonly int: (name: string, fallback: number) => number;
+  readonly ints: (name: string, fallback: readonly number[]) => readonly number[];
+  readonly float: (name: string, fallback: number) => number;
 }
 
 function attributesOf(node: Onnx.INodeProto): Attributes {

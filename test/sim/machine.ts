@@ -195,10 +195,7 @@ export class Machine implements Host {
             values.map((v, i) => (i === 0 ? NaN : v)),
           ),
         ] as const;
-      const [rows = 1, ...rest] = shape;
-      const more = new Float32Array((values.length / rows) * (rows + 1));
-      more.set(values);
-      return [name, float32([rows + 1, ...rest], more)] as const;
+      return [name, float32([values.length - 1], values.slice(1))] as const;
     });
     return Object.fromEntries(spoiled);
   }
