@@ -127,6 +127,15 @@ export const CANARIES: readonly Canary[] = [
     },
   },
   {
+    name: 'forgets to renew its claims',
+    found: /blames worker|lost within r/,
+    masterClock: clock => ({
+      now: () => clock.now(),
+      setTimer: (fire, delayMs, options) =>
+        clock.setTimer(delayMs === 3_600_000 ? () => undefined : fire, delayMs, options),
+    }),
+  },
+  {
     name: 'runs a cancelled request',
     found: /cancelled before its turn/,
     worker: ({ queue }) => {

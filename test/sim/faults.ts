@@ -5,7 +5,7 @@
  * covers at every moment, lost workers included.
  */
 import type { Clock, Rng } from '@kofn/core';
-import type { Machine } from './machine.js';
+import { KEEPALIVE_MS, type Machine } from './machine.js';
 import { NO_FRAME_FAULTS, type FrameFaults } from './link.js';
 import { between, pick } from './streams.js';
 import type { Trace } from './trace.js';
@@ -62,6 +62,12 @@ function drawFault(rng: Rng, spanMs: number): Fault {
     () => ({ kind: 'rot', place: rng.uniform() }),
   ];
   return pick(rng, draws)();
+}
+
+/** Whether what it did may be there for ever: the master may lose the worker, or a disk is damaged. */
+export function isLasting(fault: Fault): boolean {
+  if (fault.kind === 'pause' || fault.kind === 'partition') return fault.ms >= KEEPALIVE_MS;
+  return fault.kind === 'crash' || fault.kind === 'reset' || fault.kind === 'rot';
 }
 
 /** Sets a timer for each fault, from now on. */
@@ -125,7 +131,6 @@ function strike(machine: Machine, fault: Fault, clock: Clock): void {
       disk.limitBytes = disk.usedBytes;
       return later(() => (disk.limitBytes = Infinity), fault.ms);
     case 'rot':
-      disk.rot(fault.place);
-      return;
+      return disk.rot(fault.place);
   }
 }

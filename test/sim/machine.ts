@@ -16,7 +16,7 @@ import { SimEngine } from './sim-engine.js';
 import type { Trace } from './trace.js';
 
 /** Both ends find a silent link within this time (packages/wire/src/grpc-options.ts). */
-const KEEPALIVE_MS = 15_000;
+export const KEEPALIVE_MS = 15_000;
 
 export interface MachineLimits {
   readonly memoryBytes: number;
@@ -118,7 +118,8 @@ export class Machine implements Host {
   cutOff(directions: readonly ('out' | 'back')[], ms: number): void {
     for (const direction of directions) this.link.block(direction);
     this.#world.setTimer(() => this.link.heal(), ms);
-    if (ms > KEEPALIVE_MS) this.#world.setTimer(() => this.link.isSilent && this.onBreak('no keepalive'), KEEPALIVE_MS);
+    if (ms >= KEEPALIVE_MS)
+      this.#world.setTimer(() => this.link.isSilent && this.onBreak('no keepalive'), KEEPALIVE_MS);
   }
 
   /** Ends the process in order, as SIGTERM does; gives what it left behind, in words. */

@@ -30,13 +30,15 @@ export class MemoryDisk {
     throw new KofnError('RESOURCE_EXHAUSTED', `no space left for ${path} (ENOSPC)`);
   }
 
-  /** Turns one bit of one weight of a blob, as a failing disk does; false when there is nothing to turn. */
-  rot(place: number): boolean {
-    const data = [...this.blobs.values()].map(({ files }) => files.get('weights.bin')!).find(d => d.byteLength > 0);
-    if (data === undefined) return false;
-    const at = 4 * Math.floor((place * data.byteLength) / 4) + 3;
-    data[at]! ^= 0x80; // a float32's sign: nothing that a look for NaN finds, and nothing that a tolerance hides
-    return true;
+  /** Turns one bit of what is kept, as a failing disk does; `place` from 0 to 1 says where. */
+  rot(place: number): void {
+    const files = [...this.blobs.values()]
+      .flatMap(blob => [...blob.files.values()])
+      .filter(data => data.byteLength > 0);
+    const at = place * files.length;
+    const data = files[Math.floor(at)];
+    // The highest bit of a byte: in a weight that is most often its sign or its exponent.
+    if (data !== undefined) data[Math.floor((at % 1) * data.byteLength)]! ^= 0x80;
   }
 
   files(location: string): { model: Uint8Array; weights: Uint8Array } {

@@ -1,7 +1,13 @@
-/** What one seed is about, drawn before anything runs: the cluster, the model, the requests, the faults. */
-import type { Float32Tensor } from '@kofn/core';
+/**
+ * What one seed is about, drawn before anything runs: the cluster, the model, and phases of requests and faults.
+ *
+ * Invariant: of kind 'within', at any moment at most as many workers are afflicted as the code covers. What a fault did may
+ * last (a connection that broke, a damaged disk), so that worker stays among the afflicted; all else is over when the next
+ * phase begins.
+ */
+import type { Float32Tensor, Rng } from '@kofn/core';
 import type { CodeOptions } from '@kofn/master';
-import { drawFaults, type ScheduledFault } from './faults.js';
+import { drawFaults, isLasting, type ScheduledFault } from './faults.js';
 import type { MachineLimits } from './machine.js';
 import { drawModel, type DrawnModel } from './models.js';
 import { between, pick, some, type Streams } from './streams.js';
@@ -14,6 +20,15 @@ export interface DrawnRequest {
   readonly cancelAfterMs: number | undefined;
 }
 
+export interface Phase {
+  /** How long nothing happens before it. */
+  readonly idleMs: number;
+  readonly afflicted: readonly number[];
+  readonly requests: readonly DrawnRequest[];
+  readonly updateAtMs: number | undefined;
+  readonly faults: readonly ScheduledFault[];
+}
+
 export interface Scenario {
   /** Whether at most as many workers are afflicted as the code covers. */
   readonly kind: 'within' | 'beyond';
@@ -22,18 +37,19 @@ export interface Scenario {
   readonly code: NonNullable<CodeOptions['code']>;
   readonly onLoss: 'local' | 'fail';
   readonly systematicGraceMs: number;
-  readonly afflicted: readonly number[];
   readonly limits: readonly MachineLimits[];
   readonly model: DrawnModel;
-  readonly requests: readonly DrawnRequest[];
-  readonly updateAtMs: number | undefined;
-  readonly faults: readonly ScheduledFault[];
+  readonly phases: readonly Phase[];
   /** Whether the faults begin before the model is deployed. */
   readonly faultsFirst: boolean;
 }
 
 export const USUAL_DEADLINE_MS = 60_000;
 const SESSION_BYTES = 2 * 2 ** 20;
+/** Longer than the slowest run that a fault leaves behind. */
+const IDLE_MS = 20 * 60_000;
+/** Longer than a lease: shards are still there only if the master renewed its claims. */
+const LONG_IDLE_MS = 30 * 3_600_000;
 
 export function drawScenario(streams: Streams): Scenario {
   const rng = streams('scenario');
@@ -45,8 +61,6 @@ export function drawScenario(streams: Streams): Scenario {
     parity === 1 ? (['sum', 'rotation', 'replication'] as const) : (['rotation', 'replication'] as const),
   );
   const numbers = Array.from({ length: workers }, (_, index) => index);
-  const afflicted = some(rng, numbers, kind === 'within' ? parity : parity + 1 + rng.integer(workers - parity));
-  const spanMs = 10 ** between(rng, 1, 3.5);
   const model = drawModel(streams('model'), workers);
   return {
     kind,
@@ -55,7 +69,6 @@ export function drawScenario(streams: Streams): Scenario {
     code,
     onLoss: pick(rng, ['local', 'fail'] as const),
     systematicGraceMs: pick(rng, [0, 0, 3]),
-    afflicted,
     limits: numbers.map(() => ({
       memoryBytes: (1 + rng.integer(4)) * (SESSION_BYTES + 2 ** 16),
       diskBytes: 2 ** 24,
@@ -63,16 +76,42 @@ export function drawScenario(streams: Streams): Scenario {
       macsPerMs: 10 ** between(rng, 1.5, 4),
     })),
     model,
-    requests: drawRequests(streams, model, spanMs),
-    updateAtMs: rng.integer(4) === 0 ? between(rng, 0, spanMs) : undefined,
-    faults: drawFaults(streams('faults'), afflicted, spanMs),
+    phases:
+      kind === 'within'
+        ? drawPhases(streams, model, numbers, parity)
+        : [drawPhase(streams, model, 0, some(rng, numbers, parity + 1 + rng.integer(workers - parity)))],
     faultsFirst: kind === 'beyond' && rng.integer(3) === 0,
   };
 }
 
-function drawRequests(streams: Streams, model: DrawnModel, spanMs: number): DrawnRequest[] {
-  const rng = streams('requests');
-  return Array.from({ length: 3 + rng.integer(10) }, () => {
+/** One to three phases, each with as many afflicted workers as the code covers. */
+function drawPhases(streams: Streams, model: DrawnModel, workers: readonly number[], parity: number): Phase[] {
+  const rng = streams('phases');
+  const phases: Phase[] = [];
+  const lasting = new Set<number>();
+  for (let count = 1 + rng.integer(3); phases.length < count;) {
+    const others = workers.filter(worker => !lasting.has(worker));
+    const phase = drawPhase(streams, model, phases.length, [...lasting, ...some(rng, others, parity - lasting.size)]);
+    for (const { worker, fault } of phase.faults) if (isLasting(fault)) lasting.add(worker);
+    phases.push(phase);
+  }
+  return phases;
+}
+
+function drawPhase(streams: Streams, model: DrawnModel, number: number, afflicted: readonly number[]): Phase {
+  const rng = streams(`phase ${number}`);
+  const spanMs = 10 ** between(rng, 1, 3.5);
+  return {
+    idleMs: number === 0 ? 0 : rng.integer(6) === 0 ? LONG_IDLE_MS : IDLE_MS,
+    afflicted,
+    requests: drawRequests(rng, model, spanMs),
+    updateAtMs: rng.integer(4) === 0 ? between(rng, 0, spanMs) : undefined,
+    faults: drawFaults(rng, afflicted, spanMs),
+  };
+}
+
+function drawRequests(rng: Rng, model: DrawnModel, spanMs: number): DrawnRequest[] {
+  return Array.from({ length: 2 + rng.integer(8) }, () => {
     const input = model.input(rng);
     if (rng.integer(15) === 0) input.data[rng.integer(input.data.length)] = pick(rng, [NaN, Infinity]);
     return {
@@ -86,9 +125,10 @@ function drawRequests(streams: Streams, model: DrawnModel, spanMs: number): Draw
 
 /** In one line. */
 export function describeScenario(scenario: Scenario): string {
-  const { kind, workers, parity, code, onLoss, afflicted, model, requests, faults } = scenario;
-  return (
-    `${kind} r: ${workers} workers, parity ${parity} (${code}), onLoss ${onLoss}, ${model.what}, ` +
-    `${requests.length} requests, ${faults.length} faults at workers ${afflicted.join(', ')}`
+  const { kind, workers, parity, code, onLoss, model, phases } = scenario;
+  const about = phases.map(
+    ({ requests, faults, afflicted }) =>
+      `${requests.length} requests and ${faults.length} faults at workers ${afflicted.join(' ')}`,
   );
+  return `${kind} r: ${workers} workers, parity ${parity} (${code}), onLoss ${onLoss}, ${model.what}; ${about.join('; ')}`;
 }

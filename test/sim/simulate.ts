@@ -6,7 +6,7 @@
  * 1. The outcome, its trace included, is a function of the seed (and the planted bug) alone.
  * 2. Everything that was begun is over when it returns, unless the outcome says that it hangs.
  */
-import { isKofnError, KofnError, openScope, type ErrorCode, type Float32Tensor } from '@kofn/core';
+import { isKofnError, KofnError, openScope, sleep, type ErrorCode, type Float32Tensor } from '@kofn/core';
 import { codedModel, connect, type Cluster, type CodedModel } from '@kofn/master';
 import type { Canary } from './canary.js';
 import { CallLedger } from './checks/calls.js';
@@ -19,7 +19,7 @@ import { applyFaults, healAll } from './faults.js';
 import { Link } from './link.js';
 import { MachineClock } from './machine-clock.js';
 import { Machine, type MachineObserver } from './machine.js';
-import { describeScenario, drawScenario, type DrawnRequest, type Scenario } from './scenario.js';
+import { describeScenario, drawScenario, type DrawnRequest, type Phase, type Scenario } from './scenario.js';
 import { SimChannel, type NetworkObserver } from './sim-channel.js';
 import { SimEngine } from './sim-engine.js';
 import { streamsOf } from './streams.js';
@@ -38,7 +38,7 @@ export interface Outcome {
 }
 
 /** Longer than any deadline, and than all that a scenario draws. */
-const LIMIT_MS = 30 * 60_000;
+const LIMIT_MS = 1000 * 3_600_000;
 const MASTER_MACS_PER_MS = 1000;
 /** What a deployment through faults, or an update that finds a worker lost, may end with. */
 const DEPLOY_ERRORS: readonly ErrorCode[] = ['UNAVAILABLE', 'RESOURCE_EXHAUSTED', 'STORAGE', 'DATA_LOSS'];
@@ -66,6 +66,7 @@ class Simulation {
   readonly #channels: SimChannel[] = [];
   readonly #clock = new MachineClock(this.#world);
   readonly #engine = new SimEngine({ clock: this.#clock, speed: () => MASTER_MACS_PER_MS });
+  #begun = 0;
   /** What it is at, for the words about a hang. */
   #phase = 'the start';
 
@@ -110,10 +111,9 @@ class Simulation {
   }
 
   async #everything(): Promise<void> {
-    const { faults, faultsFirst } = this.#scenario;
-    const strike = () => applyFaults(faults, { machines: this.#machines, clock: this.#world, trace: this.#trace });
+    const { phases, faultsFirst } = this.#scenario;
     await Promise.all(this.#machines.map(machine => machine.start()));
-    if (faultsFirst) strike();
+    if (faultsFirst) this.#strike(phases[0]!);
     this.#phase = 'connecting';
     const cluster = await this.#attempt(() => this.#connect());
     if (cluster !== undefined) {
@@ -122,11 +122,15 @@ class Simulation {
       const model = await this.#attempt(() => this.#deploy(cluster));
       if (model !== undefined) {
         this.#canary?.model?.(model);
-        if (!faultsFirst) strike();
-        this.#phase = 'the requests';
-        await this.#use(model);
+        for (const phase of phases) {
+          this.#phase = `phase ${phases.indexOf(phase)}`;
+          await sleep(this.#world, phase.idleMs);
+          if (!faultsFirst) this.#strike(phase);
+          await this.#use(model, phase);
+          this.#violations.push(...this.#calls.checkQuiet());
+          healAll(this.#machines);
+        }
       }
-      this.#violations.push(...this.#calls.checkQuiet());
       this.#phase = 'closing the cluster';
       if (this.#seed % 2 === 0) await model?.close();
       await cluster.close();
@@ -137,6 +141,10 @@ class Simulation {
     for (const machine of this.#machines) {
       for (const left of await machine.stop()) this.#violations.push(`${machine.name} left something: ${left}`);
     }
+  }
+
+  #strike({ faults }: Phase): void {
+    applyFaults(faults, { machines: this.#machines, clock: this.#world, trace: this.#trace });
   }
 
   /** What only faults that began earlier may make fail. */
@@ -195,19 +203,19 @@ class Simulation {
     return deployed;
   }
 
-  async #use(model: CodedModel): Promise<void> {
-    const { requests, updateAtMs } = this.#scenario;
+  async #use(model: CodedModel, { requests, updateAtMs, afflicted }: Phase): Promise<void> {
     const at = <T>(ms: number, work: () => Promise<T>): Promise<T> =>
       new Promise((resolve, reject) => this.#world.setTimer(() => void work().then(resolve, reject), ms));
     await Promise.all([
-      ...requests.map((request, number) => at(request.atMs, () => this.#request(model, request, number))),
+      ...requests.map(request => at(request.atMs, () => this.#request(model, request, afflicted))),
       ...(updateAtMs === undefined ? [] : [at(updateAtMs, () => this.#update(model))]),
     ]);
   }
 
+  /** To the other weights, or back. */
   async #update(model: CodedModel): Promise<void> {
     try {
-      await model.update(this.#scenario.model.versions[1].files);
+      await model.update(this.#scenario.model.versions[model.version % 2]!.files);
       this.#trace.add('master', 'updated');
     } catch (error) {
       if (!isKofnError(error) || !DEPLOY_ERRORS.includes(error.code)) throw error;
@@ -215,9 +223,10 @@ class Simulation {
     }
   }
 
-  async #request(model: CodedModel, request: DrawnRequest, number: number): Promise<void> {
+  async #request(model: CodedModel, request: DrawnRequest, afflicted: readonly number[]): Promise<void> {
     const { input, deadlineMs, cancelAfterMs } = request;
-    const { program } = this.#scenario.model.versions[model.version - 1]!;
+    const number = this.#begun++;
+    const { program } = this.#scenario.model.versions[(model.version - 1) % 2]!;
     const startMs = this.#world.now();
     using scope = openScope(this.#world);
     let cancelledMs: number | undefined;
@@ -239,15 +248,15 @@ class Simulation {
       'caller',
       `request ${number} ${'error' in outcome ? describeError(outcome.error) : describeAnswer(outcome)}`,
     );
-    this.#requests.push({ number, input, program, startMs, endMs, deadlineMs, cancelledMs, outcome });
+    this.#requests.push({ number, input, afflicted, program, startMs, endMs, deadlineMs, cancelledMs, outcome });
   }
 
   #judge(): void {
-    const { kind, afflicted, onLoss } = this.#scenario;
+    const { kind, onLoss } = this.#scenario;
     this.#violations.push(
       ...checkExact(this.#requests),
       ...checkDeadlines(this.#requests),
-      ...(kind === 'within' ? checkNoneLost(this.#requests, afflicted) : checkTypedErrors(this.#requests, onLoss)),
+      ...(kind === 'within' ? checkNoneLost(this.#requests) : checkTypedErrors(this.#requests, onLoss)),
       ...this.#calls.violations,
       ...this.#memory.violations,
     );

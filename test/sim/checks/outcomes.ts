@@ -24,9 +24,9 @@ export function checkDeadlines(requests: readonly RequestRecord[]): Violation[] 
   });
 }
 
-/** `afflicted` are at most as many workers as the code covers. */
-export function checkNoneLost(requests: readonly RequestRecord[], afflicted: readonly number[]): Violation[] {
-  return requests.flatMap(({ number, input, startMs, endMs, deadlineMs, cancelledMs, outcome }) => {
+/** For requests with at most as many afflicted workers as the code covers. */
+export function checkNoneLost(requests: readonly RequestRecord[]): Violation[] {
+  return requests.flatMap(({ number, input, afflicted, startMs, endMs, deadlineMs, cancelledMs, outcome }) => {
     if ('error' in outcome) {
       const { code, message } = outcome.error;
       if (code === 'CANCELLED' && cancelledMs !== undefined) return [];

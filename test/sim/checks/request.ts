@@ -6,6 +6,8 @@ import type { Program } from '../evaluate.js';
 export interface RequestRecord {
   readonly number: number;
   readonly input: Float32Tensor;
+  /** Workers that had faults when it ran, or still have from before. */
+  readonly afflicted: readonly number[];
   /** The uncoded model of the version that answered. */
   readonly program: Program;
   readonly startMs: number;
