@@ -113,6 +113,14 @@ export const CANARIES: readonly Canary[] = [
     },
   },
   {
+    name: "ignores its caller's cancellation",
+    found: /was cancelled or closed at/,
+    model: model => {
+      const run = model.run.bind(model);
+      model.run = (inputs, { signal: _, ...options } = {}) => run(inputs, options);
+    },
+  },
+  {
     name: 'leaks a timer',
     found: /the master left \d+ timers/,
     masterClock: clock => {

@@ -27,6 +27,8 @@ export interface Phase {
   readonly requests: readonly DrawnRequest[];
   readonly updateAtMs: number | undefined;
   readonly faults: readonly ScheduledFault[];
+  /** Before the requests are all over the caller closes this; only in the last phase. */
+  readonly close: { readonly atMs: number; readonly what: 'model' | 'cluster' } | undefined;
 }
 
 export interface Scenario {
@@ -79,7 +81,13 @@ export function drawScenario(streams: Streams): Scenario {
     phases:
       kind === 'within'
         ? drawPhases(streams, model, numbers, parity)
-        : [drawPhase(streams, model, 0, some(rng, numbers, parity + 1 + rng.integer(workers - parity)))],
+        : [
+            drawPhase(streams, model, {
+              number: 0,
+              isLast: true,
+              afflicted: some(rng, numbers, parity + 1 + rng.integer(workers - parity)),
+            }),
+          ],
     faultsFirst: kind === 'beyond' && rng.integer(3) === 0,
   };
 }
@@ -91,14 +99,22 @@ function drawPhases(streams: Streams, model: DrawnModel, workers: readonly numbe
   const lasting = new Set<number>();
   for (let count = 1 + rng.integer(3); phases.length < count;) {
     const others = workers.filter(worker => !lasting.has(worker));
-    const phase = drawPhase(streams, model, phases.length, [...lasting, ...some(rng, others, parity - lasting.size)]);
+    const phase = drawPhase(streams, model, {
+      number: phases.length,
+      isLast: phases.length === count - 1,
+      afflicted: [...lasting, ...some(rng, others, parity - lasting.size)],
+    });
     for (const { worker, fault } of phase.faults) if (isLasting(fault)) lasting.add(worker);
     phases.push(phase);
   }
   return phases;
 }
 
-function drawPhase(streams: Streams, model: DrawnModel, number: number, afflicted: readonly number[]): Phase {
+function drawPhase(
+  streams: Streams,
+  model: DrawnModel,
+  { number, isLast, afflicted }: { number: number; isLast: boolean; afflicted: readonly number[] },
+): Phase {
   const rng = streams(`phase ${number}`);
   const spanMs = 10 ** between(rng, 1, 3.5);
   return {
@@ -107,6 +123,10 @@ function drawPhase(streams: Streams, model: DrawnModel, number: number, afflicte
     requests: drawRequests(rng, model, spanMs),
     updateAtMs: rng.integer(4) === 0 ? between(rng, 0, spanMs) : undefined,
     faults: drawFaults(rng, afflicted, spanMs),
+    close:
+      isLast && rng.integer(5) === 0
+        ? { atMs: between(rng, 0, spanMs), what: pick(rng, ['model', 'cluster'] as const) }
+        : undefined,
   };
 }
 

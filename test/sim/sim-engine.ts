@@ -51,6 +51,7 @@ export class SimEngine implements Engine {
   }
 
   async openFiles(files: { model: Uint8Array; weights: Uint8Array }): Promise<Session> {
+    if (this.#isClosed) throw new KofnError('CANCELLED', 'the engine is closed');
     const program = parseProgram(files);
     const bytes = program.bytes + SESSION_BYTES;
     this.#usedBytes += bytes;

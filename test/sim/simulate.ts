@@ -67,6 +67,7 @@ class Simulation {
   readonly #clock = new MachineClock(this.#world);
   readonly #engine = new SimEngine({ clock: this.#clock, speed: () => MASTER_MACS_PER_MS });
   #begun = 0;
+  #closedMs: number | undefined;
   /** What it is at, for the words about a hang. */
   #phase = 'the start';
 
@@ -126,7 +127,7 @@ class Simulation {
           this.#phase = `phase ${phases.indexOf(phase)}`;
           await sleep(this.#world, phase.idleMs);
           if (!faultsFirst) this.#strike(phase);
-          await this.#use(model, phase);
+          await this.#use(model, phase, cluster);
           this.#violations.push(...this.#calls.checkQuiet());
           healAll(this.#machines);
         }
@@ -203,13 +204,25 @@ class Simulation {
     return deployed;
   }
 
-  async #use(model: CodedModel, { requests, updateAtMs, afflicted }: Phase): Promise<void> {
+  async #use(model: CodedModel, { requests, updateAtMs, afflicted, close }: Phase, cluster: Cluster): Promise<void> {
     const at = <T>(ms: number, work: () => Promise<T>): Promise<T> =>
       new Promise((resolve, reject) => this.#world.setTimer(() => void work().then(resolve, reject), ms));
     await Promise.all([
       ...requests.map(request => at(request.atMs, () => this.#request(model, request, afflicted))),
+      ...(close === undefined ? [] : [at(close.atMs, () => this.#close(close.what === 'model' ? model : cluster))]),
       ...(updateAtMs === undefined ? [] : [at(updateAtMs, () => this.#update(model))]),
     ]);
+  }
+
+  #mayFail({ code }: KofnError): boolean {
+    return DEPLOY_ERRORS.includes(code) || (code === 'CANCELLED' && this.#closedMs !== undefined);
+  }
+
+  async #close(closing: Cluster | CodedModel): Promise<void> {
+    this.#closedMs = this.#world.now();
+    this.#trace.add('caller', 'closes it all');
+    await closing.close();
+    this.#trace.add('caller', 'it is closed');
   }
 
   /** To the other weights, or back. */
@@ -218,7 +231,7 @@ class Simulation {
       await model.update(this.#scenario.model.versions[model.version % 2]!.files);
       this.#trace.add('master', 'updated');
     } catch (error) {
-      if (!isKofnError(error) || !DEPLOY_ERRORS.includes(error.code)) throw error;
+      if (!isKofnError(error) || !this.#mayFail(error)) throw error;
       this.#trace.add('master', `the update failed: ${error.code} ${error.message}`);
     }
   }
@@ -248,7 +261,18 @@ class Simulation {
       'caller',
       `request ${number} ${'error' in outcome ? describeError(outcome.error) : describeAnswer(outcome)}`,
     );
-    this.#requests.push({ number, input, afflicted, program, startMs, endMs, deadlineMs, cancelledMs, outcome });
+    this.#requests.push({
+      number,
+      input,
+      afflicted,
+      program,
+      startMs,
+      endMs,
+      deadlineMs,
+      cancelledMs,
+      closedMs: this.#closedMs,
+      outcome,
+    });
   }
 
   #judge(): void {

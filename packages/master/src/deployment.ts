@@ -5,9 +5,9 @@
  * Invariants
  * 1. A deployment that fails half-way leaves no session and no temporary file behind. Shards already put stay, so that a
  *    repeat sends the rest.
- * 2. `retire` waits for the requests that run; after it nothing of the deployment is left here.
+ * 2. `retire` waits for the requests that run, dispose ends them; after either nothing of the deployment is left here.
  */
-import { abortable, openScope, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
+import { abortable, KofnError, openScope, systemClock, throwIfAborted, type Scope, type Tensors } from '@kofn/core';
 import { createEngine, type Session } from '@kofn/engine';
 import { constantValue, cutModel, wholeModel, type OnnxModel } from '@kofn/graph';
 import type { Owner } from '@kofn/wire';
@@ -38,7 +38,8 @@ export class Deployment {
   readonly #steps: readonly DeployedStep[];
   /** Places of the layers in the file. */
   readonly #order: ReadonlyMap<string, number>;
-  readonly #running = new Set<Promise<unknown>>();
+  /** The requests that run: what ends each, and its end. */
+  readonly #running = new Map<Scope, Promise<unknown>>();
   #whole: Promise<Session> | undefined;
 
   /** @internal Use {@link deploy}. */
@@ -58,12 +59,19 @@ export class Deployment {
     const fed = model.overridable.filter(({ name }) => inputs[name] !== undefined);
     checkInputs([...model.inputs, ...fed], inputs);
     const names = model.outputs.map(output => output.name);
+    const scope = openScope(context.clock, { parent: context.signal });
+    const { signal } = scope;
     const running =
       fed.length > 0
-        ? abortable(this.#runWhole(inputs, names), context.signal)
-        : runSteps(this.#steps, inputs, names, context);
-    const ended = running.catch(() => undefined).finally(() => this.#running.delete(ended));
-    this.#running.add(ended);
+        ? abortable(this.#runWhole(inputs, names), signal)
+        : runSteps(this.#steps, inputs, names, { ...context, signal });
+    const ended = running
+      .catch(() => undefined)
+      .finally(() => {
+        this.#running.delete(scope);
+        scope[Symbol.dispose]();
+      });
+    this.#running.set(scope, ended);
     const { outputs, layers } = await running;
     const position = ({ name }: LayerReport) => this.#order.get(name)!;
     return { outputs, layers: layers.sort((a, b) => position(a) - position(b)) };
@@ -86,11 +94,15 @@ export class Deployment {
 
   /** Waits for the requests that run, then frees all that the deployment has here. */
   async retire(): Promise<void> {
-    await Promise.all(this.#running);
+    await Promise.all(this.#running.values());
     await this[Symbol.asyncDispose]();
   }
 
+  /** Ends the requests that run with CANCELLED, then frees all. */
   async [Symbol.asyncDispose](): Promise<void> {
+    const ending = [...this.#running.values()];
+    for (const scope of this.#running.keys()) scope.abort(new KofnError('CANCELLED', 'the model was closed meanwhile'));
+    await Promise.all(ending);
     const whole = await this.#whole?.catch(() => undefined);
     await whole?.[Symbol.asyncDispose]();
     await disposeSteps(this.#steps);

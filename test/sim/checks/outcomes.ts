@@ -13,12 +13,14 @@ export const HEALTHY_MS = 5_000;
 const BEYOND: readonly ErrorCode[] = ['DEADLINE_EXCEEDED', 'NOT_ENOUGH_WORKERS'];
 
 export function checkDeadlines(requests: readonly RequestRecord[]): Violation[] {
-  return requests.flatMap(({ number, startMs, endMs, deadlineMs, cancelledMs }) => {
+  return requests.flatMap(({ number, startMs, endMs, deadlineMs, cancelledMs, closedMs }) => {
     const ms = endMs - startMs;
     if (ms > deadlineMs + CLOCK_ERROR_MS)
       return [`request ${number} ended after ${ms} ms, its deadline was ${deadlineMs}`];
-    if (cancelledMs !== undefined && endMs > cancelledMs + CLOCK_ERROR_MS) {
-      return [`request ${number} was cancelled at ${cancelledMs} ms and ended at ${endMs} ms`];
+    // One that begins after the close ends at once, too.
+    const overMs = Math.min(cancelledMs ?? Infinity, Math.max(closedMs ?? Infinity, startMs));
+    if (endMs > overMs + CLOCK_ERROR_MS) {
+      return [`request ${number} was cancelled or closed at ${overMs} ms and ended at ${endMs} ms`];
     }
     return [];
   });
@@ -26,32 +28,39 @@ export function checkDeadlines(requests: readonly RequestRecord[]): Violation[] 
 
 /** For requests with at most as many afflicted workers as the code covers. */
 export function checkNoneLost(requests: readonly RequestRecord[]): Violation[] {
-  return requests.flatMap(({ number, input, afflicted, startMs, endMs, deadlineMs, cancelledMs, outcome }) => {
-    if ('error' in outcome) {
-      const { code, message } = outcome.error;
-      if (code === 'CANCELLED' && cancelledMs !== undefined) return [];
-      if (code === 'DEADLINE_EXCEEDED' && deadlineMs < HEALTHY_MS) return [];
-      return [`request ${number} was lost within r: ${code}: ${message}`];
-    }
-    const ms = endMs - startMs;
-    const slow = ms > HEALTHY_MS ? [`request ${number} waited ${ms} ms for workers that it did not need`] : [];
-    const { layers } = outcome.report;
-    const blamed = layers.flatMap(({ erasures }) => erasures).filter(({ worker }) => !afflicted.includes(worker));
-    const here = isFiniteTensor(input) ? layers.filter(({ computedHere }) => computedHere.length > 0) : [];
-    return [
-      ...slow,
-      ...blamed.map(({ worker, message }) => `request ${number} blames worker ${worker}: ${message}`),
-      ...here.map(({ name }) => `request ${number} was computed by the master at ${name}, which k workers could give`),
-    ];
-  });
+  return requests.flatMap(
+    ({ number, input, afflicted, startMs, endMs, deadlineMs, cancelledMs, closedMs, outcome }) => {
+      if ('error' in outcome) {
+        const { code, message } = outcome.error;
+        if (code === 'CANCELLED' && (cancelledMs ?? closedMs) !== undefined) return [];
+        if (code === 'DEADLINE_EXCEEDED' && deadlineMs < HEALTHY_MS) return [];
+        return [`request ${number} was lost within r: ${code}: ${message}`];
+      }
+      const ms = endMs - startMs;
+      const slow = ms > HEALTHY_MS ? [`request ${number} waited ${ms} ms for workers that it did not need`] : [];
+      if (closedMs !== undefined) return slow; // whoever hears of the close first is an erasure
+      const { layers } = outcome.report;
+      const blamed = layers.flatMap(({ erasures }) => erasures).filter(({ worker }) => !afflicted.includes(worker));
+      const here = isFiniteTensor(input) ? layers.filter(({ computedHere }) => computedHere.length > 0) : [];
+      return [
+        ...slow,
+        ...blamed.map(({ worker, message }) => `request ${number} blames worker ${worker}: ${message}`),
+        ...here.map(
+          ({ name }) => `request ${number} was computed by the master at ${name}, which k workers could give`,
+        ),
+      ];
+    },
+  );
 }
 
 export function checkTypedErrors(requests: readonly RequestRecord[], onLoss: 'local' | 'fail'): Violation[] {
-  return requests.flatMap(({ number, cancelledMs, outcome }) => {
+  return requests.flatMap(({ number, cancelledMs, closedMs, outcome }) => {
     if (!('error' in outcome)) return [];
     const { code, message } = outcome.error;
     const isCovered =
-      code === 'CANCELLED' ? cancelledMs !== undefined : code !== 'NOT_ENOUGH_WORKERS' || onLoss === 'fail';
+      code === 'CANCELLED'
+        ? (cancelledMs ?? closedMs) !== undefined
+        : code !== 'NOT_ENOUGH_WORKERS' || onLoss === 'fail';
     return isCovered && [...BEYOND, 'CANCELLED'].includes(code)
       ? []
       : [`request ${number} ended with ${code}: ${message}`];

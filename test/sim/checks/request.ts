@@ -15,6 +15,8 @@ export interface RequestRecord {
   readonly deadlineMs: number;
   /** When its caller cancelled it. */
   readonly cancelledMs: number | undefined;
+  /** When its caller closed the model or the cluster under it. */
+  readonly closedMs: number | undefined;
   readonly outcome: { readonly output: Float32Tensor; readonly report: RunReport } | { readonly error: KofnError };
 }
 
