@@ -5,7 +5,7 @@
 import { abortable, float32, isFiniteTensor, KofnError, type Clock, type Tensor, type Tensors } from '@kofn/core';
 import { ProgressiveDecoder } from '@kofn/encoder';
 import type { Cluster, CodedModel } from '@kofn/master';
-import { InferStream, type InferReply } from '@kofn/wire';
+import { InferStream, WorkerClient, type InferReply } from '@kofn/wire';
 import type { WorkerServer } from '@kofn/worker';
 
 export interface Canary {
@@ -142,6 +142,11 @@ export const CANARIES: readonly Canary[] = [
       setTimer: (fire, delayMs, options) =>
         clock.setTimer(delayMs === 3_600_000 ? () => undefined : fire, delayMs, options),
     }),
+  },
+  {
+    name: 'does not give up the shards of a model that closes',
+    found: /still holds/,
+    apply: () => patch(WorkerClient.prototype, 'remove', () => () => Promise.resolve([])),
   },
   {
     name: 'runs a cancelled request',

@@ -87,6 +87,11 @@ export class Machine implements Host {
     return this.#disk;
   }
 
+  /** Names of the shards that its process holds. */
+  get shards(): string[] {
+    return this.#process?.server.store.list().map(({ name }) => name) ?? [];
+  }
+
   accept(): Peer | undefined {
     return this.refuses ? undefined : this.#process;
   }

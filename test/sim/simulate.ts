@@ -12,7 +12,7 @@ import type { Canary } from './canary.js';
 import { CallLedger } from './checks/calls.js';
 import { checkExact } from './checks/exact.js';
 import { MemoryCheck } from './checks/memory.js';
-import { checkMaster } from './checks/nothing-left.js';
+import { checkGivenUp, checkMaster } from './checks/nothing-left.js';
 import { checkDeadlines, checkNoneLost, checkTypedErrors } from './checks/outcomes.js';
 import type { RequestRecord, Violation } from './checks/request.js';
 import { applyFaults, healAll } from './faults.js';
@@ -133,7 +133,9 @@ class Simulation {
         }
       }
       this.#phase = 'closing the cluster';
-      if (this.#seed % 2 === 0) await model?.close();
+      const first = phases[phases.length - 1]!.close?.what ?? (this.#seed % 2 === 0 ? 'model' : 'cluster');
+      if (first === 'model') await model?.close();
+      if (first === 'model' && model !== undefined) this.#violations.push(...checkGivenUp(this.#soundMachines()));
       await cluster.close();
     }
     this.#violations.push(...checkMaster({ clock: this.#clock, engine: this.#engine, channels: this.#channels }));
@@ -142,6 +144,12 @@ class Simulation {
     for (const machine of this.#machines) {
       for (const left of await machine.stop()) this.#violations.push(`${machine.name} left something: ${left}`);
     }
+  }
+
+  /** Those that no fault was drawn for. */
+  #soundMachines(): Machine[] {
+    const afflicted = new Set(this.#scenario.phases.flatMap(phase => phase.afflicted));
+    return this.#machines.filter(({ index }) => !afflicted.has(index));
   }
 
   #strike({ faults }: Phase): void {

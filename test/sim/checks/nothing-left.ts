@@ -1,5 +1,9 @@
-/** After the cluster is closed and the workers have stopped, nothing is pending and no timer is set. */
+/**
+ * After the cluster is closed and the workers have stopped, nothing is pending and no timer is set; a model that was closed
+ * has left no shard on a worker that was always sound.
+ */
 import type { MachineClock } from '../machine-clock.js';
+import type { Machine } from '../machine.js';
 import type { SimChannel } from '../sim-channel.js';
 import type { SimEngine } from '../sim-engine.js';
 import type { Violation } from './request.js';
@@ -16,4 +20,10 @@ export function checkMaster(parts: {
     ...(engine.openSessions > 0 ? [`the master left ${engine.openSessions} sessions open`] : []),
     ...(calls > 0 ? [`the master left ${calls} calls open`] : []),
   ];
+}
+
+export function checkGivenUp(sound: readonly Machine[]): Violation[] {
+  return sound.flatMap(({ name, shards }) =>
+    shards.length === 0 ? [] : [`${name} still holds ${shards.length} shards of the model that was closed`],
+  );
 }
