@@ -33,6 +33,8 @@ export class CodedModel implements AsyncDisposable {
   readonly #options: ModelOptions;
   readonly #leave: () => void;
   #deployment: Deployment;
+  /** The version before, while requests still run on it. */
+  #retiring: Deployment | undefined;
   /** The update under way; another waits for it. */
   #updating: Promise<unknown> = Promise.resolve();
   #requests = 0;
@@ -141,7 +143,9 @@ export class CodedModel implements AsyncDisposable {
       throw error;
     }
     this.#deployment = next;
+    this.#retiring = old;
     await old.retire();
+    this.#retiring = undefined;
     await old.giveUp();
   }
 
@@ -149,7 +153,7 @@ export class CodedModel implements AsyncDisposable {
     if (this.#closed) return;
     this.#closed = true;
     this.#leave();
-    await this.#deployment[Symbol.asyncDispose]();
+    await Promise.all([this.#retiring?.[Symbol.asyncDispose](), this.#deployment[Symbol.asyncDispose]()]);
   }
 
   #assertOpen(): void {

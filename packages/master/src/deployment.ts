@@ -41,6 +41,7 @@ export class Deployment {
   /** The requests that run: what ends each, and its end. */
   readonly #running = new Map<Scope, Promise<unknown>>();
   #whole: Promise<Session> | undefined;
+  #disposal: Promise<void> | undefined;
 
   /** @internal Use {@link deploy}. */
   constructor(cluster: Cluster, owner: Owner, prepared: PreparedModel, plan: Plan, steps: readonly DeployedStep[]) {
@@ -99,7 +100,11 @@ export class Deployment {
   }
 
   /** Ends the requests that run with CANCELLED, then frees all. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.asyncDispose](): Promise<void> {
+    return (this.#disposal ??= this.#dispose());
+  }
+
+  async #dispose(): Promise<void> {
     const ending = [...this.#running.values()];
     for (const scope of this.#running.keys()) scope.abort(new KofnError('CANCELLED', 'the model was closed meanwhile'));
     await Promise.all(ending);
