@@ -11,7 +11,8 @@ import { WorkerServer } from '@kofn/worker';
 import { MachineClock } from './machine-clock.js';
 import type { Link } from './link.js';
 import { MemoryDisk } from './memory-blobs.js';
-import type { Host, Peer } from './sim-channel.js';
+import type { Peer } from './sim-call.js';
+import type { Host } from './sim-channel.js';
 import { SimEngine } from './sim-engine.js';
 import type { Trace } from './trace.js';
 

@@ -11,7 +11,8 @@ import { Link } from './link.js';
 import { MachineClock } from './machine-clock.js';
 import { MemoryDisk } from './memory-blobs.js';
 import { drawModel } from './models.js';
-import { SimChannel, type Peer } from './sim-channel.js';
+import type { Peer } from './sim-call.js';
+import { SimChannel } from './sim-channel.js';
 import { valueOf } from './sim-engine.js';
 import { VirtualClock } from './virtual-clock.js';
 

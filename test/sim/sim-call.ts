@@ -1,0 +1,169 @@
+/**
+ * One call over a connection of the simulated network: what travels between its two ends, and the handler at the far one.
+ *
+ * Invariants
+ * 1. The client's end hears of the call's end once: by an answer, a failure, or the break of the connection.
+ * 2. After the client's end is over nothing more reaches it, and the handler's signal aborts when word of it has come.
+ */
+import { abortable, KofnError, throwIfAborted } from '@kofn/core';
+import type { CallContext, MethodPath, ServiceHandlers } from '@kofn/wire';
+import { corrupted, truncated } from './frames.js';
+import type { Direction, Flow, Link } from './link.js';
+
+/** A process at the other end, as a channel needs it. */
+export interface Peer {
+  readonly handlers: ServiceHandlers;
+  /** It does nothing while it is paused, and nothing ever again once it is dead. */
+  readonly clock: { whenAwake(work: () => void): void };
+}
+
+export type Event =
+  | { readonly kind: 'message'; readonly bytes: Uint8Array }
+  | { readonly kind: 'done' }
+  | { readonly kind: 'failed'; readonly error: KofnError };
+
+export interface ClientEnd {
+  receive(event: Event): void;
+}
+
+export class Connection {
+  readonly peer: Peer;
+  readonly calls = new Set<Call>();
+  isBroken = false;
+
+  constructor(peer: Peer) {
+    this.peer = peer;
+  }
+}
+
+/** One call over one connection: its two ends and what travels between them. */
+export class Call {
+  readonly #link: Link;
+  readonly #connection: Connection;
+  readonly #flow: Flow = { out: 0, back: 0 };
+  readonly #client: ClientEnd;
+  readonly #controller = new AbortController();
+  readonly #inbox: Uint8Array[] = [];
+  readonly #change: { wake: () => void } = { wake: () => undefined };
+  #isHalfClosed = false;
+  #isOver = false;
+
+  constructor(link: Link, connection: Connection, method: MethodPath, client: ClientEnd) {
+    this.#link = link;
+    this.#connection = connection;
+    this.#client = client;
+    connection.calls.add(this);
+    this.#out(() => this.#serve(method));
+  }
+
+  /** The other end has it when `onDelivered` is called. */
+  send(bytes: Uint8Array, onDelivered?: () => void, mayOvertake = false): void {
+    this.#out(() => {
+      this.#inbox.push(bytes);
+      this.#change.wake();
+      onDelivered?.();
+    }, mayOvertake);
+  }
+
+  halfClose(): void {
+    this.#out(() => {
+      this.#isHalfClosed = true;
+      this.#change.wake();
+    });
+  }
+
+  /** The client's end is over; the other end learns of it. */
+  cancel(): void {
+    if (!this.#leave()) return;
+    this.#out(() => this.#abort());
+  }
+
+  /** The connection broke: both ends learn of it by themselves. */
+  break(error: KofnError): void {
+    if (!this.#leave()) return;
+    this.#connection.peer.clock.whenAwake(() => this.#abort());
+    this.#client.receive({ kind: 'failed', error });
+  }
+
+  #leave(): boolean {
+    if (this.#isOver) return false;
+    this.#isOver = true;
+    this.#connection.calls.delete(this);
+    return true;
+  }
+
+  #abort(): void {
+    this.#controller.abort(new KofnError('CANCELLED', 'the caller cancelled the call or is gone'));
+  }
+
+  #out(deliver: () => void, mayOvertake = false): void {
+    const { peer } = this.#connection;
+    this.#link.transmit('out', this.#flow, () => peer.clock.whenAwake(deliver), mayOvertake);
+  }
+
+  #back(event: Event, mayOvertake = false): void {
+    const arrive = () => {
+      if (this.#isOver) return;
+      if (event.kind !== 'message') this.#leave();
+      this.#client.receive(event);
+    };
+    this.#link.transmit('back', this.#flow, arrive, mayOvertake);
+  }
+
+  #serve(method: MethodPath): void {
+    const { unary, clientStream, duplex } = this.#connection.peer.handlers;
+    const context: CallContext = { signal: this.#controller.signal, peer: 'master' };
+    this.#handle(method, context, { unary, clientStream, duplex }).then(
+      reply => {
+        if (reply !== undefined) this.#back({ kind: 'message', bytes: reply });
+        this.#back({ kind: 'done' });
+      },
+      (error: unknown) => {
+        const { code, message } = KofnError.from(error);
+        this.#back({ kind: 'failed', error: new KofnError(code, message) });
+      },
+    );
+  }
+
+  async #handle(method: MethodPath, context: CallContext, handlers: ServiceHandlers): Promise<Uint8Array | undefined> {
+    const messages = this.#messages(context.signal);
+    const unary = handlers.unary.get(method);
+    if (unary !== undefined) return unary((await messages.next()).value as Uint8Array, context);
+    const clientStream = handlers.clientStream.get(method);
+    if (clientStream !== undefined) return clientStream(messages, context);
+    const duplex = handlers.duplex.get(method);
+    if (duplex === undefined) throw new KofnError('PROTOCOL', `there is no method ${method}`);
+    const send = (bytes: Uint8Array) => {
+      throwIfAborted(context.signal);
+      this.#spoiled('back', bytes, (frame, mayOvertake) => this.#back({ kind: 'message', bytes: frame }, mayOvertake));
+      return Promise.resolve();
+    };
+    await duplex({ ...context, messages, send });
+    return undefined;
+  }
+
+  async *#messages(signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      throwIfAborted(signal);
+      const next = this.#inbox.shift();
+      if (next !== undefined) yield next;
+      else if (this.#isHalfClosed) return;
+      else await abortable(new Promise<void>(resolve => (this.#change.wake = resolve)), signal);
+    }
+  }
+
+  /** Sends a frame of an inference stream as the link's faults leave it: not at all, once or twice. */
+  #spoiled(direction: Direction, bytes: Uint8Array, send: (frame: Uint8Array, mayOvertake: boolean) => void): string {
+    const fate = this.#link.drawFate();
+    if (fate === 'corrupt') send(corrupted(bytes), false);
+    else if (fate === 'truncate') send(truncated(direction, bytes), false);
+    else if (fate !== 'drop') send(bytes, fate === 'reorder');
+    if (fate === 'duplicate') send(bytes, false);
+    return fate;
+  }
+
+  /** As `send`, for a frame of an inference stream. Says what became of it. */
+  sendFrame(bytes: Uint8Array): string {
+    return this.#spoiled('out', bytes, (frame, mayOvertake) => this.send(frame, undefined, mayOvertake));
+  }
+}
