@@ -20,7 +20,7 @@ const EXPECTED: Readonly<Record<string, readonly RegExp[]>> = {
   '03-kill-a-worker.mjs': [
     /^200 requests, all answered; 0 differ from the first$/m,
     /^([5-9]\d|10\d) were decoded without the dead worker's block$/m,
-    /(ready, .*){2}lost(, .* ready){2}$/m,
+    /(ready, .*){2}(dead|connecting)(, .* ready){2}$/m,
   ],
 };
 

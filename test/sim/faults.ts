@@ -5,7 +5,7 @@
  * covers at every moment, lost workers included.
  */
 import type { Clock, Rng } from '@kofn/core';
-import { KEEPALIVE_MS, type Machine } from './machine.js';
+import type { Machine } from './machine.js';
 import { NO_FRAME_FAULTS, type FrameFaults } from './link.js';
 import { between, pick } from './streams.js';
 import type { Trace } from './trace.js';
@@ -64,10 +64,9 @@ function drawFault(rng: Rng, spanMs: number): Fault {
   return pick(rng, draws)();
 }
 
-/** Whether what it did may be there for ever: the master may lose the worker, or a disk is damaged. */
+/** Whether what it did stays: the process or what was on its disk is gone, or the disk is damaged. */
 export function isLasting(fault: Fault): boolean {
-  if (fault.kind === 'pause' || fault.kind === 'partition') return fault.ms >= KEEPALIVE_MS;
-  return fault.kind === 'crash' || fault.kind === 'reset' || fault.kind === 'rot';
+  return fault.kind === 'rot' || (fault.kind === 'crash' && (fault.restartMs === undefined || !fault.keepDisk));
 }
 
 /** Sets a timer for each fault, from now on. */

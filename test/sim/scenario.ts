@@ -2,8 +2,8 @@
  * What one seed is about, drawn before anything runs: the cluster, the model, and phases of requests and faults.
  *
  * Invariant: of kind 'within', at any moment at most as many workers are afflicted as the code covers. What a fault did may
- * last (a connection that broke, a damaged disk), so that worker stays among the afflicted; all else is over when the next
- * phase begins.
+ * last (a process that is gone, a damaged disk), so that worker stays among the afflicted; all else is over when the next
+ * phase begins, connected again included.
  */
 import type { Float32Tensor, Rng } from '@kofn/core';
 import type { CodeOptions } from '@kofn/master';
@@ -42,14 +42,18 @@ export interface Scenario {
   readonly limits: readonly MachineLimits[];
   readonly model: DrawnModel;
   readonly phases: readonly Phase[];
+  /** As the master is told; longer where days pass, so that fewer questions do. */
+  readonly silenceMs: number;
   /** Whether the faults begin before the model is deployed. */
   readonly faultsFirst: boolean;
 }
 
 export const USUAL_DEADLINE_MS = 60_000;
 const SESSION_BYTES = 2 * 2 ** 20;
-/** Longer than the slowest run that a fault leaves behind. */
-const IDLE_MS = 20 * 60_000;
+/** Longer than a worker is left alone for, or connected to again in. */
+const IDLE_MS = 90_000;
+/** Longer than the slowest run that a slow machine leaves behind. */
+const SLOW_IDLE_MS = 20 * 60_000;
 /** Longer than a lease: shards are still there only if the master renewed its claims. */
 const LONG_IDLE_MS = 30 * 3_600_000;
 
@@ -64,6 +68,17 @@ export function drawScenario(streams: Streams): Scenario {
   );
   const numbers = Array.from({ length: workers }, (_, index) => index);
   const model = drawModel(streams('model'), workers);
+  const phases =
+    kind === 'within'
+      ? drawPhases(streams, model, numbers, parity)
+      : [
+          drawPhase(streams, model, {
+            before: undefined,
+            number: 0,
+            isLast: true,
+            afflicted: some(rng, numbers, parity + 1 + rng.integer(workers - parity)),
+          }),
+        ];
   return {
     kind,
     workers,
@@ -78,16 +93,8 @@ export function drawScenario(streams: Streams): Scenario {
       macsPerMs: 10 ** between(rng, 1.5, 4),
     })),
     model,
-    phases:
-      kind === 'within'
-        ? drawPhases(streams, model, numbers, parity)
-        : [
-            drawPhase(streams, model, {
-              number: 0,
-              isLast: true,
-              afflicted: some(rng, numbers, parity + 1 + rng.integer(workers - parity)),
-            }),
-          ],
+    phases,
+    silenceMs: drawSilence(rng, phases),
     faultsFirst: kind === 'beyond' && rng.integer(3) === 0,
   };
 }
@@ -100,6 +107,7 @@ function drawPhases(streams: Streams, model: DrawnModel, workers: readonly numbe
   for (let count = 1 + rng.integer(3); phases.length < count;) {
     const others = workers.filter(worker => !lasting.has(worker));
     const phase = drawPhase(streams, model, {
+      before: phases.at(-1),
       number: phases.length,
       isLast: phases.length === count - 1,
       afflicted: [...lasting, ...some(rng, others, parity - lasting.size)],
@@ -113,12 +121,17 @@ function drawPhases(streams: Streams, model: DrawnModel, workers: readonly numbe
 function drawPhase(
   streams: Streams,
   model: DrawnModel,
-  { number, isLast, afflicted }: { number: number; isLast: boolean; afflicted: readonly number[] },
+  {
+    before,
+    number,
+    isLast,
+    afflicted,
+  }: { before: Phase | undefined; number: number; isLast: boolean; afflicted: readonly number[] },
 ): Phase {
   const rng = streams(`phase ${number}`);
   const spanMs = 10 ** between(rng, 1, 3.5);
   return {
-    idleMs: number === 0 ? 0 : rng.integer(6) === 0 ? LONG_IDLE_MS : IDLE_MS,
+    idleMs: before === undefined ? 0 : rng.integer(6) === 0 ? LONG_IDLE_MS : leastIdleMs(before),
     afflicted,
     requests: drawRequests(rng, model, spanMs),
     updateAtMs: rng.integer(4) === 0 ? between(rng, 0, spanMs) : undefined,
@@ -128,6 +141,16 @@ function drawPhase(
         ? { atMs: between(rng, 0, spanMs), what: pick(rng, ['model', 'cluster'] as const) }
         : undefined,
   };
+}
+
+function leastIdleMs({ faults }: Phase): number {
+  return faults.some(({ fault }) => fault.kind === 'slow') ? SLOW_IDLE_MS : IDLE_MS;
+}
+
+function drawSilence(rng: Rng, phases: readonly Phase[]): number {
+  const idleMs = Math.max(...phases.map(phase => phase.idleMs));
+  if (idleMs === LONG_IDLE_MS) return 2 * 3_600_000;
+  return idleMs === SLOW_IDLE_MS ? 60_000 : pick(rng, [500, 2_000, 2_000]);
 }
 
 function drawRequests(rng: Rng, model: DrawnModel, spanMs: number): DrawnRequest[] {

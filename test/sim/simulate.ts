@@ -22,7 +22,7 @@ import { Machine, type MachineObserver } from './machine.js';
 import { describeScenario, drawScenario, type DrawnRequest, type Phase, type Scenario } from './scenario.js';
 import { SimChannel, type NetworkObserver } from './sim-channel.js';
 import { SimEngine } from './sim-engine.js';
-import { streamsOf } from './streams.js';
+import { streamsOf, type Streams } from './streams.js';
 import { Trace } from './trace.js';
 import { VirtualClock } from './virtual-clock.js';
 
@@ -54,6 +54,7 @@ export async function simulate(seed: number, canary?: Canary): Promise<Outcome> 
 
 class Simulation {
   readonly #seed: number;
+  readonly #streams: Streams;
   readonly #canary: Canary | undefined;
   readonly #scenario: Scenario;
   readonly #world = new VirtualClock();
@@ -75,6 +76,7 @@ class Simulation {
 
   constructor(seed: number, canary: Canary | undefined) {
     const streams = streamsOf(seed);
+    this.#streams = streams;
     this.#seed = seed;
     this.#canary = canary;
     this.#scenario = drawScenario(streams);
@@ -171,6 +173,7 @@ class Simulation {
   }
 
   #connect(): Promise<Cluster> {
+    const { silenceMs } = this.#scenario;
     const clock = this.#canary?.masterClock?.(this.#clock) ?? this.#clock;
     const observer: NetworkObserver = {
       onFrame: (link, stream, direction, info, fate) => {
@@ -188,8 +191,9 @@ class Simulation {
       },
     };
     return connect(
-      { workers: this.#machines.map(({ address }) => address), id: 'simulation', clock },
+      { workers: this.#machines.map(({ address }) => address), id: 'simulation', clock, silenceMs },
       {
+        rng: this.#streams('reconnects'),
         engine: this.#engine,
         openChannel: (address, { maxMessageBytes, clock: own }) => {
           const host = this.#machines.find(machine => machine.address === address)!;

@@ -1,5 +1,6 @@
 /** `connect`: the workers, the master's own engine, and what all models on them share. */
-import { KofnError, type Clock, type Timer } from '@kofn/core';
+import { randomInt } from 'node:crypto';
+import { KofnError, seededRng, type Clock, type Rng, type Timer } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { connectChannel } from '@kofn/wire';
 import { Connection, type OpenChannel } from './connection.js';
@@ -29,6 +30,7 @@ export class Cluster implements AsyncDisposable {
   readonly engineThreads: number;
   readonly connections: readonly Connection[];
   readonly #models = new Set<Standing>();
+  readonly #listeners = new Set<(fleet: Fleet) => void>();
   #fleet: Fleet;
   #renewal: Timer;
   #planning: Promise<Engine> | undefined;
@@ -58,9 +60,18 @@ export class Cluster implements AsyncDisposable {
     return this.#fleet;
   }
 
-  /** @internal A connection changed. */
-  refresh(): void {
+  /** Calls `listener` with each new snapshot, at the moment of the change, until the result is called. */
+  onFleetChange(listener: (fleet: Fleet) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** @internal The connection's state is another. */
+  changed({ state }: Connection): void {
     this.#fleet = snapshot(this.connections);
+    // Back again, perhaps after its leases ended or with an empty disk: claim what is there.
+    if (state.kind === 'ready') for (const model of this.#models) void model.renew();
+    for (const listener of [...this.#listeners]) listener(this.#fleet);
   }
 
   /** Throws CANCELLED once the cluster is closed. */
@@ -123,6 +134,8 @@ export class Cluster implements AsyncDisposable {
 export interface ClusterParts {
   readonly engine?: Engine;
   readonly openChannel?: OpenChannel;
+  /** For the jitter of reconnects. */
+  readonly rng?: Rng;
 }
 
 /**
@@ -130,8 +143,9 @@ export interface ClusterParts {
  * PROTOCOL (something else answers there), ENGINE (the master's own engine does not start).
  */
 export async function connect(options: ConnectOptions, simulated: ClusterParts = {}): Promise<Cluster> {
-  const { id, workers, engine, threads, connectDeadlineMs, maxMessageBytes, hooks, clock, signal } =
+  const { id, workers, engine, threads, connectDeadlineMs, silenceMs, maxMessageBytes, hooks, clock, signal } =
     resolveConnectOptions(options);
+  const rng = simulated.rng ?? seededRng(randomInt(2 ** 32));
   const parts: AsyncDisposable[] = [];
   const opened = async <T extends AsyncDisposable>(opening: Promise<T>): Promise<T> => {
     const part = await opening;
@@ -141,7 +155,9 @@ export async function connect(options: ConnectOptions, simulated: ClusterParts =
   const opening = workers.map((address, index) => {
     const connection = Connection.open(index, address, {
       clock,
+      rng,
       deadlineMs: connectDeadlineMs,
+      silenceMs,
       maxMessageBytes,
       signal,
       openChannel: simulated.openChannel ?? connectChannel,
@@ -154,7 +170,7 @@ export async function connect(options: ConnectOptions, simulated: ClusterParts =
   try {
     const [ownEngine, ...connections] = await Promise.all([openingEngine, ...opening]);
     const cluster = new Cluster({ id, clock, hooks, engine: ownEngine, engineThreads: threads, connections });
-    for (const connection of connections) connection.onLost(() => cluster.refresh());
+    for (const connection of connections) connection.onChange(() => cluster.changed(connection));
     return cluster;
   } catch (error) {
     await Promise.allSettled([openingEngine, ...opening]);

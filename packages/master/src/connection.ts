@@ -1,17 +1,23 @@
 /**
- * One worker as the master reaches it: its channel, what it said of itself, and whether the link still stands. Beside
- * it: fleet.ts (all of them), dispatch.ts (calls), placement.ts (shards).
+ * One worker as the master keeps it: its channel, what it said of itself, whether it answers, and the loop that brings it
+ * back. Beside it: fleet.ts (all of them), dispatch.ts (calls), placement.ts (shards).
  *
  * Invariants
- * 1. `state` goes from 'ready' to 'lost' once, when the link breaks; calls to a lost worker fail at once, UNAVAILABLE.
- * 2. After dispose nothing of this worker is pending.
+ * 1. One loop supervises the worker from `open` to dispose: connected, it asks again and again whether the worker is ready;
+ *    when the worker has been silent for `silenceMs`, or the link breaks, the link is torn down and made anew with backoff.
+ * 2. Calls to a worker that cannot take them fail at once, and calls that it cannot answer any more fail when that is known:
+ *    UNAVAILABLE. What a worker took before it drains, it answers.
+ * 3. After dispose nothing of this worker is pending, and no timer is left.
  */
-import { KofnError, openScope, type Clock, type Tensors } from '@kofn/core';
+import { abortReason, KofnError, openScope, sleep, type Clock, type Rng, type Scope, type Tensors } from '@kofn/core';
 import { WorkerClient, type Channel, type WorkerInventory } from '@kofn/wire';
+import type { WorkerState } from './fleet.js';
 
 export interface InferCall {
-  readonly signal: AbortSignal;
-  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly timeoutMs?: number | undefined;
+  /** What travels, there and back together. */
+  readonly bytes: number;
   /** The frame has been handed to the operating system; its size. */
   readonly onWritten?: ((bytes: number) => void) | undefined;
 }
@@ -24,53 +30,83 @@ export interface InferResult {
 /** Makes the channel to a worker: gRPC, or a simulator's. */
 export type OpenChannel = (address: string, options: { maxMessageBytes: number; clock: Clock }) => Channel;
 
+export interface ConnectionOptions {
+  readonly clock: Clock;
+  readonly rng: Rng;
+  /** Longest wait for one attempt to connect. */
+  readonly deadlineMs: number;
+  /** A worker that says nothing for so long is dead. */
+  readonly silenceMs: number;
+  readonly maxMessageBytes: number;
+  readonly openChannel: OpenChannel;
+}
+
+/** Parts of `silenceMs`: between two questions, until an unanswered one makes the worker suspect, and dead. */
+const PROBE_EVERY = 0.25;
+const SUSPECT_AFTER = 0.35;
+const DEAD_AFTER = 0.7;
+
+/**
+ * An answer waits behind what travels on the same link. Up to QUIET_BYTES that makes no difference; beyond, a link of
+ * SLOWEST_BYTES_PER_MS (2 Mbit/s) still counts as alive. Of a shard that is put, no more than BUFFERED_BYTES wait in buffers.
+ */
+const QUIET_BYTES = 2 ** 19;
+const SLOWEST_BYTES_PER_MS = 250;
+const BUFFERED_BYTES = 2 ** 23;
+
+/** A timer later than this has been held up by this process itself. */
+const BUSY_MS = 200;
+
+/** Waits between attempts to connect double from the first to the last, each drawn from the upper half of its range. */
+const FIRST_BACKOFF_MS = 100;
+const LAST_BACKOFF_MS = 5_000;
+
+/** So many replies that broke the protocol put a worker aside for so long. */
+const MARKS = 3;
+const QUARANTINE_MS = 60_000;
+
+/** A link that stands. */
+interface Link {
+  readonly channel: Channel;
+  readonly client: WorkerClient;
+  readonly inventory: WorkerInventory;
+}
+
 export class Connection implements AsyncDisposable {
   readonly index: number;
   readonly address: string;
-  readonly inventory: WorkerInventory;
-  readonly client: WorkerClient;
+  readonly #options: ConnectionOptions;
+  readonly #life: Scope;
+  #link: Link;
   /** Names of the shards that the worker holds, as far as the master knows. */
-  readonly shards: Set<string>;
-  readonly #channel: Channel;
-  #lost: KofnError | undefined;
-  #onLost: (() => void) | undefined;
+  #shards: Set<string>;
+  #state: WorkerState = { kind: 'ready' };
+  #marks = 0;
+  #quarantineEnds = 0;
+  #lateReplies = 0;
+  #travellingBytes = 0;
+  #onChange: () => void = () => undefined;
+  readonly #supervised: Promise<void>;
 
-  private constructor(index: number, channel: Channel, client: WorkerClient, inventory: WorkerInventory) {
+  private constructor(index: number, address: string, link: Link, options: ConnectionOptions) {
     this.index = index;
-    this.address = channel.address;
-    this.inventory = inventory;
-    this.client = client;
-    this.shards = new Set(inventory.shards.map(shard => shard.name));
-    this.#channel = channel;
-    channel.onBroken(error => {
-      if (this.#lost !== undefined) return;
-      this.#lost = error;
-      this.#onLost?.();
-    });
+    this.address = address;
+    this.#options = options;
+    this.#link = link;
+    this.#shards = shardsOf(link);
+    this.#life = openScope(options.clock);
+    this.#supervised = this.#supervise();
   }
 
   /** Throws UNAVAILABLE when nobody answers at `address`, PROTOCOL when it is not a kofn worker. */
   static async open(
     index: number,
     address: string,
-    options: {
-      clock: Clock;
-      deadlineMs: number;
-      maxMessageBytes: number;
-      signal: AbortSignal | undefined;
-      openChannel: OpenChannel;
-    },
+    { signal, ...options }: ConnectionOptions & { signal: AbortSignal | undefined },
   ): Promise<Connection> {
-    const { clock, deadlineMs, maxMessageBytes, openChannel } = options;
-    using scope = openScope(clock, { parent: options.signal, deadlineMs, what: `connection to worker ${address}` });
-    const channel = openChannel(address, { maxMessageBytes, clock });
     try {
-      await channel.ready({ signal: scope.signal, deadlineMs });
-      const client = await WorkerClient.open(channel, { clock, signal: scope.signal });
-      const inventory = await client.inventory({ signal: scope.signal });
-      return new Connection(index, channel, client, inventory);
+      return new Connection(index, address, await openLink(address, signal, options), options);
     } catch (error) {
-      await channel[Symbol.asyncDispose]();
       const cause = KofnError.from(error, 'UNAVAILABLE');
       if (cause.code === 'CANCELLED') throw cause;
       const code = cause.code === 'DEADLINE_EXCEEDED' ? 'UNAVAILABLE' : cause.code;
@@ -82,28 +118,212 @@ export class Connection implements AsyncDisposable {
     }
   }
 
-  /** Calls `listener` once, when the worker is lost; at once when it is lost already. */
-  onLost(listener: () => void): void {
-    this.#onLost = listener;
-    if (this.#lost !== undefined) listener();
+  get state(): WorkerState {
+    return this.#state;
   }
 
-  get state(): 'ready' | 'lost' {
-    return this.#lost === undefined ? 'ready' : 'lost';
+  /** Whether calls go to it: a worker that has just not answered may do so yet. */
+  get takesCalls(): boolean {
+    return this.#state.kind === 'ready' || (this.#state.kind === 'suspect' && this.#state.reason === 'silent');
   }
 
-  /** Runs shard `name` there. Throws UNAVAILABLE at once when the worker is lost, else what the worker answered. */
-  async infer(name: string, inputs: Tensors, call: InferCall): Promise<InferResult> {
-    if (this.#lost !== undefined) {
-      throw new KofnError('UNAVAILABLE', `worker ${this.index} (${this.address}) is lost: ${this.#lost.message}`);
+  /** What it said of itself when it was connected last. */
+  get inventory(): WorkerInventory {
+    return this.#link.inventory;
+  }
+
+  get shards(): Set<string> {
+    return this.#shards;
+  }
+
+  /** Replies that came after their request was over. */
+  get lateReplies(): number {
+    return this.#lateReplies + this.#link.client.lateReplies;
+  }
+
+  /** Calls `listener` after each change of state. */
+  onChange(listener: () => void): void {
+    this.#onChange = listener;
+  }
+
+  /** Runs shard `name` there. Throws UNAVAILABLE when the worker cannot take it or is lost, else what it answered. */
+  async infer(name: string, inputs: Tensors, { signal, bytes, ...call }: InferCall): Promise<InferResult> {
+    if (!this.takesCalls) throw this.#unavailable();
+    return this.#onLink(bytes, signal, client => client.infer({ model: name, inputs, ...call }, { signal, ...call }));
+  }
+
+  /**
+   * What is asked of it beside inferences; `bytes` of it travel. Throws UNAVAILABLE when the link is lost before it is
+   * answered, else what `question` throws.
+   */
+  async ask<T>(
+    question: (client: WorkerClient) => Promise<T>,
+    { signal, bytes = 0 }: { signal?: AbortSignal | undefined; bytes?: number } = {},
+  ): Promise<T> {
+    if (!this.#isLinked) throw this.#unavailable();
+    return this.#onLink(Math.min(bytes, BUFFERED_BYTES), signal, question);
+  }
+
+  async #onLink<T>(
+    bytes: number,
+    signal: AbortSignal | undefined,
+    call: (client: WorkerClient) => Promise<T>,
+  ): Promise<T> {
+    const link = this.#link;
+    this.#travellingBytes += bytes;
+    try {
+      return await call(link.client);
+    } catch (error) {
+      const isLost = link !== this.#link || !this.#isLinked;
+      throw isLost && signal?.aborted !== true ? this.#unavailable() : error;
+    } finally {
+      this.#travellingBytes -= bytes;
     }
-    const { signal, timeoutMs, onWritten } = call;
-    return this.client.infer({ model: name, inputs, timeoutMs }, { signal, onWritten });
+  }
+
+  /** It answered what is no answer. After MARKS of them the worker is put aside. */
+  mark(reason: string): void {
+    this.#marks++;
+    if (this.#marks < MARKS || !this.takesCalls) return;
+    this.#quarantineEnds = this.#options.clock.now() + QUARANTINE_MS;
+    this.#enter({ kind: 'quarantined', reason: `${this.#marks} replies that cannot be used, the last: ${reason}` });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#lost ??= new KofnError('CANCELLED', 'the cluster is closed');
-    await this.client.close();
-    await this.#channel[Symbol.asyncDispose]();
+    this.#life.abort(new KofnError('CANCELLED', 'the cluster is closed'));
+    this.#enter({ kind: 'dead', reason: 'the cluster is closed' });
+    await this.#supervised;
+    this.#life[Symbol.dispose]();
   }
+
+  get #isLinked(): boolean {
+    return this.#state.kind !== 'dead' && this.#state.kind !== 'connecting';
+  }
+
+  #unavailable(): KofnError {
+    if (this.#life.signal.aborted) return abortReason(this.#life.signal);
+    const { kind, ...about } = this.#state;
+    const why = 'reason' in about ? `: ${about.reason}` : '';
+    return new KofnError('UNAVAILABLE', `worker ${this.index} (${this.address}) is ${kind}${why}`);
+  }
+
+  #enter(state: WorkerState): void {
+    if (this.#state.kind === state.kind && JSON.stringify(this.#state) === JSON.stringify(state)) return;
+    this.#state = state;
+    const answers = this.takesCalls || state.kind === 'draining' || state.kind === 'quarantined';
+    if (!answers) this.#link.client.abandon(this.#unavailable());
+    this.#onChange();
+  }
+
+  async #supervise(): Promise<void> {
+    const { signal } = this.#life;
+    for (;;) {
+      const lost = await this.#watch(this.#link).catch((error: unknown) => KofnError.from(error, 'UNAVAILABLE'));
+      if (!signal.aborted) this.#enter({ kind: 'dead', reason: lost.message });
+      this.#lateReplies += this.#link.client.lateReplies;
+      await closeLink(this.#link);
+      const link = await this.#reconnect().catch(() => undefined); // only when the cluster closes
+      if (link === undefined) return;
+      this.#link = link;
+      this.#shards = shardsOf(link);
+      this.#marks = 0;
+      this.#enter({ kind: 'ready' });
+    }
+  }
+
+  /** Returns why the link was lost. Throws the reason of the cluster's end. */
+  async #watch({ channel, client }: Link): Promise<KofnError> {
+    const { clock } = this.#options;
+    let broke: (error: KofnError) => void = () => undefined;
+    const broken = new Promise<KofnError>(resolve => (broke = resolve));
+    const stop = channel.onBroken(broke);
+    using scope = openScope(clock, { parent: this.#life.signal });
+    try {
+      for (;;) {
+        const probed = this.#probe(client, scope.signal).then(() => undefined);
+        const lost = await Promise.race([broken, probed]);
+        if (lost !== undefined) return lost;
+      }
+    } finally {
+      stop();
+      scope.abort(new KofnError('CANCELLED', 'the link is gone'));
+    }
+  }
+
+  /** One wait and one question. Throws UNAVAILABLE when it is not answered. */
+  async #probe(client: WorkerClient, signal: AbortSignal): Promise<void> {
+    const { clock, silenceMs } = this.#options;
+    await sleep(clock, PROBE_EVERY * silenceMs, signal);
+    const start = clock.now();
+    const behindMs = Math.max(0, this.#travellingBytes - QUIET_BYTES) / SLOWEST_BYTES_PER_MS;
+    const deadlineMs = DEAD_AFTER * silenceMs + behindMs;
+    const suspect = clock.setTimer(
+      () => {
+        if (this.#state.kind === 'ready') this.#enter({ kind: 'suspect', reason: 'silent' });
+      },
+      SUSPECT_AFTER * silenceMs + behindMs,
+    );
+    try {
+      const { ready, live } = await client.health({ signal, deadlineMs });
+      if (signal.aborted) return;
+      if (ready) this.#answered();
+      else this.#enter(live ? { kind: 'suspect', reason: 'engine' } : { kind: 'draining' });
+    } catch (error) {
+      const { code, message } = KofnError.from(error);
+      // The deadline came late, so this process was busy and the answer may lie there unread: ask again.
+      if (code === 'DEADLINE_EXCEEDED' && clock.now() - start > deadlineMs + BUSY_MS) return;
+      const why = code === 'DEADLINE_EXCEEDED' ? `silent for ${Math.round(deadlineMs)} ms` : message;
+      throw new KofnError('UNAVAILABLE', why, { cause: error });
+    } finally {
+      suspect.cancel();
+    }
+  }
+
+  #answered(): void {
+    const isAside = this.#state.kind === 'quarantined';
+    if (isAside && this.#options.clock.now() < this.#quarantineEnds) return;
+    if (isAside) this.#marks = 0;
+    this.#enter({ kind: 'ready' });
+  }
+
+  /** Throws only when the cluster closes. */
+  async #reconnect(): Promise<Link> {
+    const { clock, rng } = this.#options;
+    const { signal } = this.#life;
+    for (let attempt = 1, rangeMs = FIRST_BACKOFF_MS; ; attempt++, rangeMs = Math.min(2 * rangeMs, LAST_BACKOFF_MS)) {
+      await sleep(clock, rangeMs * (0.5 + 0.5 * rng.uniform()), signal);
+      this.#enter({ kind: 'connecting', attempt });
+      try {
+        return await openLink(this.address, signal, this.#options);
+      } catch (error) {
+        if (!signal.aborted) this.#enter({ kind: 'dead', reason: KofnError.from(error).message });
+      }
+    }
+  }
+}
+
+function shardsOf({ inventory }: Link): Set<string> {
+  return new Set(inventory.shards.map(shard => shard.name));
+}
+
+async function openLink(
+  address: string,
+  parent: AbortSignal | undefined,
+  { clock, deadlineMs, maxMessageBytes, openChannel }: ConnectionOptions,
+): Promise<Link> {
+  using scope = openScope(clock, { parent, deadlineMs, what: `connection to worker ${address}` });
+  const channel = openChannel(address, { maxMessageBytes, clock });
+  try {
+    await channel.ready({ signal: scope.signal, deadlineMs });
+    const client = await WorkerClient.open(channel, { clock, signal: scope.signal });
+    return { channel, client, inventory: await client.inventory({ signal: scope.signal }) };
+  } catch (error) {
+    await channel[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function closeLink({ client, channel }: Link): Promise<void> {
+  await client.close();
+  await channel[Symbol.asyncDispose]();
 }

@@ -80,11 +80,14 @@ export class Deployment {
 
   /** Claims the shards for another lease. A worker that cannot be reached keeps them until its lease ends. */
   async renew(): Promise<void> {
-    await atWorkers(this.#cluster, async ({ client, index }, signal) => {
+    await atWorkers(this.#cluster, async (connection, signal) => {
+      const { shards } = connection;
       const names = this.#steps.flatMap(step =>
-        step.kind === 'coded' ? step.group.shards.filter(({ worker }) => worker === index).map(({ name }) => name) : [],
+        step.kind === 'coded' ? step.group.shards.map(({ name }) => name).filter(name => shards.has(name)) : [],
       );
-      if (names.length > 0) await client.claim(names, this.owner, { signal });
+      if (names.length === 0) return;
+      const missing = await connection.ask(client => client.claim(names, this.owner, { signal }), { signal });
+      for (const name of missing) shards.delete(name);
     });
   }
 
@@ -228,8 +231,9 @@ async function openSteps(
 
 /** Drops every claim of `owner` on the workers that can be reached; elsewhere its leases end. */
 export async function giveUp(cluster: Cluster, owner: Owner): Promise<void> {
-  await atWorkers(cluster, async ({ client, shards }, signal) => {
-    for (const name of await client.remove([], { owner, signal })) shards.delete(name);
+  await atWorkers(cluster, async (connection, signal) => {
+    const removed = await connection.ask(client => client.remove([], { owner, signal }), { signal });
+    for (const name of removed) connection.shards.delete(name);
   });
 }
 
@@ -239,7 +243,7 @@ async function atWorkers(
   work: (connection: Connection, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   using scope = openScope(clock, { deadlineMs: CLAIM_DEADLINE_MS, what: 'claims' });
-  const ready = connections.filter(({ state }) => state === 'ready');
+  const ready = connections.filter(({ state }) => state.kind === 'ready');
   await Promise.allSettled(ready.map(connection => work(connection, scope.signal)));
 }
 

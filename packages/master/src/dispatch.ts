@@ -20,6 +20,7 @@ import {
   openScope,
   sleep,
   type Clock,
+  type ErrorCode,
   type Float32Tensor,
   type Tensor,
   type Tensors,
@@ -70,6 +71,9 @@ export interface RequestContext {
   readonly systematicGraceMs: number;
 }
 
+/** What no sound worker answers to a finite input of the right shape. NaN is not among them: a layer may overflow. */
+const WRONG_REPLIES: readonly ErrorCode[] = ['PROTOCOL', 'SHAPE_MISMATCH', 'DTYPE_MISMATCH'];
+
 export interface LayerAnswer {
   readonly output: Float32Tensor;
   readonly report: LayerReport;
@@ -98,6 +102,8 @@ class GroupCall {
   /** As a shard takes it. */
   readonly #input: Tensor;
   readonly #parts: readonly Part[];
+  /** To a worker and back. */
+  readonly #bytesOfCall: number;
   readonly #start: number;
   readonly #arrivals: Arrival[] = [];
   readonly #erasures: Erasure[] = [];
@@ -120,6 +126,8 @@ class GroupCall {
     this.#isHolding = context.systematicGraceMs > 0;
     this.#parts = group.layers.map(deployed => partOf(deployed, group.plans, input));
     this.#input = shardInput(first!.layer, input);
+    const replyFloats = this.#parts.reduce((sum, { replyShape }) => sum + elementCount(replyShape), 0);
+    this.#bytesOfCall = 4 * (elementCount(this.#input.shape) + replyFloats);
   }
 
   async run(): Promise<LayerAnswer[]> {
@@ -205,12 +213,13 @@ class GroupCall {
     const connection = connections[worker]!;
     const told = { request, layer: this.#parts[0]!.deployed.name, worker };
     try {
-      if (connection.state === 'ready') hooks.beforeSend?.(told);
+      if (connection.takesCalls) hooks.beforeSend?.(told);
       const reply = await connection.infer(
         name,
         { x: this.#input },
         {
           signal,
+          bytes: this.#bytesOfCall,
           timeoutMs: Math.max(1, deadlineAt - clock.now()),
           onWritten: bytes => {
             this.#bytesSent += bytes;
@@ -222,6 +231,7 @@ class GroupCall {
       this.#arrive(block, worker, this.#verified(reply.outputs));
     } catch (error) {
       const { code, message } = KofnError.from(error);
+      if (WRONG_REPLIES.includes(code)) connection.mark(message);
       if (!signal.aborted) this.#erasures.push({ block, worker, code, message });
       throw error;
     }

@@ -1,20 +1,54 @@
 /** The fleet: the workers as the master sees them now. A snapshot is immutable and replaced on change. */
 import type { Connection } from './connection.js';
 
+/**
+ * - connecting: the link is being made anew, the how-many-eth time
+ * - ready: it answers and takes calls
+ * - suspect: it has not answered for a moment (calls still go there), or its engine has been on one run for much longer than
+ *   its runs take (calls do not)
+ * - draining: it was told to stop and finishes what it has
+ * - quarantined: it answered wrongly several times and is left alone for a while
+ * - dead: the link is lost; it is tried again with backoff
+ */
+export type WorkerState =
+  | { readonly kind: 'connecting'; readonly attempt: number }
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'suspect'; readonly reason: 'silent' | 'engine' }
+  | { readonly kind: 'draining' }
+  | { readonly kind: 'quarantined'; readonly reason: string }
+  | { readonly kind: 'dead'; readonly reason: string };
+
 export interface WorkerView {
   readonly index: number;
   readonly address: string;
-  readonly state: 'ready' | 'lost';
+  readonly state: WorkerState['kind'];
+  /** Why it is not ready; empty when it is. */
+  readonly reason: string;
   readonly engine: string;
   readonly cores: number;
+  /** Replies that came after their request was over: counted, never used. */
+  readonly lateReplies: number;
 }
 
 export type Fleet = readonly WorkerView[];
 
 export function snapshot(connections: readonly Connection[]): Fleet {
   return Object.freeze(
-    connections.map(({ index, address, state, inventory }) =>
-      Object.freeze({ index, address, state, engine: inventory.engine, cores: inventory.cores }),
+    connections.map(({ index, address, state, inventory, lateReplies }) =>
+      Object.freeze({
+        index,
+        address,
+        state: state.kind,
+        reason: reasonOf(state),
+        engine: inventory.engine,
+        cores: inventory.cores,
+        lateReplies,
+      }),
     ),
   );
+}
+
+function reasonOf(state: WorkerState): string {
+  if (state.kind === 'connecting') return `attempt ${state.attempt}`;
+  return 'reason' in state ? state.reason : '';
 }

@@ -43,15 +43,16 @@ export async function measureSpeeds(cluster: Cluster, signal: AbortSignal | unde
   const links = [];
   for (const connection of cluster.connections) {
     const link = await measureLink(connection, cluster.clock, signal);
-    await connection.client.put({ name, ...files }, { signal, owner });
+    const bytes = files.model.byteLength + files.weights.byteLength;
+    await connection.ask(client => client.put({ name, ...files }, { signal, owner }), { signal, bytes });
     try {
-      const callMs = await medianMs(cluster.clock, () =>
-        connection.client.infer({ model: name, inputs: { x: zeros(CALIBRATION_INPUT) } }, { signal }),
-      );
+      const inputs = { x: zeros(CALIBRATION_INPUT) };
+      const call = { signal, bytes: 2 * 4 * CALIBRATION_FLOATS };
+      const callMs = await medianMs(cluster.clock, () => connection.infer(name, inputs, call));
       const transferMs = (2 * 4 * CALIBRATION_FLOATS * 8) / (link.megabitsPerSecond * 1000);
       links.push({ ...link, workerMs: Math.max(0.1 * callMs, callMs - link.roundTripMs - transferMs) });
     } finally {
-      await connection.client.remove([name], { signal, owner });
+      await connection.ask(client => client.remove([name], { signal, owner }), { signal });
     }
   }
   return {
@@ -76,16 +77,16 @@ export async function measureLayerMs(
 }
 
 async function measureLink(
-  { client }: Connection,
+  connection: Connection,
   clock: Clock,
   signal: AbortSignal | undefined,
 ): Promise<{ roundTripMs: number; megabitsPerSecond: number }> {
-  const roundTripMs = await medianMs(clock, () => client.live({ signal }));
+  const roundTripMs = await medianMs(clock, () => connection.ask(client => client.live({ signal }), { signal }));
   // A request for a shard that nobody has is refused once it is read whole: the time of the upload and nothing else.
   const x = float32([RATE_PROBE_FLOATS], new Float32Array(RATE_PROBE_FLOATS));
   const uploadMs = await medianMs(clock, async () => {
     try {
-      await client.infer({ model: 'kofn-rate-probe', inputs: { x } }, { signal });
+      await connection.infer('kofn-rate-probe', { x }, { signal, bytes: x.data.byteLength });
     } catch (error) {
       if (!isKofnError(error, 'NOT_FOUND')) throw error;
     }

@@ -28,6 +28,11 @@ export interface ConnectOptions {
   readonly threads?: number;
   /** Longest wait for all workers to answer. Default 10,000. */
   readonly connectDeadlineMs?: number;
+  /**
+   * A worker that says nothing for so long is dead to the master, which then connects to it again: within this time a link
+   * whose other end is gone is found. Default 2,000.
+   */
+  readonly silenceMs?: number;
   /** Largest gRPC message. Default 256 MiB. */
   readonly maxMessageBytes?: number;
   /** Who claims shards on the workers. A program that says the same each time keeps its claims. Default: a random name. */
@@ -43,6 +48,7 @@ export interface ResolvedConnectOptions {
   readonly engine: EngineName | 'auto';
   readonly threads: number;
   readonly connectDeadlineMs: number;
+  readonly silenceMs: number;
   readonly maxMessageBytes: number;
   readonly hooks: DispatchHooks;
   readonly clock: Clock;
@@ -103,7 +109,7 @@ export const DEFAULT_DEADLINE_MS = 60_000;
 
 export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectOptions {
   const { workers, engine = 'auto', threads = 1, connectDeadlineMs = 10_000, maxMessageBytes = 2 ** 28 } = options;
-  const { id = randomUUID() } = options;
+  const { id = randomUUID(), silenceMs = 2_000 } = options;
   if (!Array.isArray(workers) || workers.length === 0) {
     throw new KofnError('INVALID_ARGUMENT', 'workers: give at least one address, as host:port');
   }
@@ -126,6 +132,7 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
   requireName('id', id);
   requireWhole('threads', threads, 1, 1024);
   requireRange('connectDeadlineMs', connectDeadlineMs, 1, 2 ** 31 - 1);
+  requireRange('silenceMs', silenceMs, 100, 2 ** 31 - 1);
   requireWhole('maxMessageBytes', maxMessageBytes, 1024, 2 ** 31 - 1);
   return {
     id,
@@ -133,6 +140,7 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
     engine,
     threads,
     connectDeadlineMs,
+    silenceMs,
     maxMessageBytes,
     hooks: options.hooks ?? {},
     clock: options.clock ?? systemClock,

@@ -61,18 +61,21 @@ export async function placeLayers(
   const put = async (connection: Connection, block: number): Promise<string> => {
     const files = shardFiles(layers, block);
     const name = shardName(files.model, files.weights);
-    const { client, shards } = connection;
-    const isHeld = shards.has(name) && (await client.claim([name], owner, { signal: scope.signal })).length === 0;
+    const { shards } = connection;
+    const { signal } = scope;
+    const claim = () => connection.ask(client => client.claim([name], owner, { signal }), { signal });
+    const isHeld = shards.has(name) && (await claim()).length === 0;
     if (isHeld) return name;
-    total += files.model.byteLength + files.weights.byteLength;
-    const onProgress = (bytes: number) => {
-      sent[block] = bytes;
+    const bytes = files.model.byteLength + files.weights.byteLength;
+    total += bytes;
+    const onProgress = (sentBytes: number) => {
+      sent[block] = sentBytes;
       onBytes(
         sent.reduce((a, b) => a + b, 0),
         total,
       );
     };
-    await client.put({ name, ...files }, { signal: scope.signal, owner, onProgress });
+    await connection.ask(client => client.put({ name, ...files }, { signal, owner, onProgress }), { signal, bytes });
     shards.add(name);
     return name;
   };

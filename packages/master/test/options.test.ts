@@ -16,6 +16,7 @@ describe('connect options', () => {
       engine: 'auto',
       threads: 1,
       connectDeadlineMs: 10_000,
+      silenceMs: 2_000,
       maxMessageBytes: 2 ** 28,
       hooks: {},
       signal: undefined,

@@ -85,6 +85,14 @@ export class InferStream {
     });
   }
 
+  /** Gives up every request: each rejects with `reason` and is cancelled at the other end. */
+  abandon(reason: KofnError): void {
+    for (const [id, pending] of [...this.#pending]) {
+      pending.reject(reason);
+      if (this.#canCancel) this.#call?.send(encodeCancel(id)).catch(() => undefined);
+    }
+  }
+
   /** Ends the stream; what is pending rejects with CANCELLED. */
   close(): void {
     this.#closed = true;

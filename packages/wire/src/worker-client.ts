@@ -58,6 +58,12 @@ export class WorkerClient {
     return codecs.serverLive.decode(await this.#channel.unary(METHODS.serverLive, NOTHING, options)).live;
   }
 
+  /** Whether it takes requests, and if not whether it is at least there to stay (a worker that drains is not). */
+  async health(options: CallOptions = {}): Promise<{ ready: boolean; live: boolean }> {
+    const { ready } = codecs.serverReady.decode(await this.#channel.unary(METHODS.serverReady, NOTHING, options));
+    return { ready, live: ready || (await this.live(options)) };
+  }
+
   /** Throws PROTOCOL when it speaks another version of kofn's protocol. */
   async inventory(options: CallOptions = {}): Promise<WorkerInventory> {
     const reply = codecs.inventory.decode(await this.#channel.unary(METHODS.inventory, NOTHING, options));
@@ -126,6 +132,11 @@ export class WorkerClient {
   /** Runs a model that the worker holds, over one stream that all calls share. Throws as `InferStream.infer`. */
   infer(request: InferRequest, options: InferOptions = {}): Promise<InferReply> {
     return this.#stream.infer(request, options);
+  }
+
+  /** Gives up every inference under way: each throws `reason`, and is cancelled there. */
+  abandon(reason: KofnError): void {
+    this.#stream.abandon(reason);
   }
 
   /** Ends the stream; the channel stays its owner's. */

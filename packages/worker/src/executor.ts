@@ -8,6 +8,7 @@
  */
 import { abortable, KofnError, type Tensors } from '@kofn/core';
 import type { Engine, Session, ValueInfo } from '@kofn/engine';
+import type { RunWatch } from './run-watch.js';
 import type { ShardStore } from './shard-store.js';
 
 /** What ONNX Runtime takes for a session beside its weights. */
@@ -33,12 +34,20 @@ export class Executor implements AsyncDisposable {
   readonly #engine: Engine;
   readonly #store: ShardStore;
   readonly #threads: number;
+  readonly #watch: RunWatch;
   /** From the one unused for longest to the one used last. */
   readonly #slots = new Map<string, Slot>();
   #usedBytes = 0;
   #freed: { promise: Promise<void>; resolve: () => void } | undefined;
 
-  constructor(options: { engine: Engine; store: ShardStore; memoryLimitBytes: number; threads: number }) {
+  constructor(options: {
+    engine: Engine;
+    store: ShardStore;
+    memoryLimitBytes: number;
+    threads: number;
+    watch: RunWatch;
+  }) {
+    this.#watch = options.watch;
     this.#engine = options.engine;
     this.#store = options.store;
     this.memoryLimitBytes = options.memoryLimitBytes;
@@ -56,7 +65,8 @@ export class Executor implements AsyncDisposable {
   /** Runs shard `name`. Throws NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED, and what the engine throws. */
   run(name: string, inputs: Tensors, signal?: AbortSignal): Promise<Tensors> {
     // The inputs came off the wire for this run alone.
-    return this.#use(name, session => session.run(inputs, { transfer: true }), signal);
+    const run = (session: Session) => this.#watch.watch(name, () => session.run(inputs, { transfer: true }));
+    return this.#use(name, run, signal);
   }
 
   /** Inputs and outputs of shard `name`, which is opened for it. Throws as `run`. */

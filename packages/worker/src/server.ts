@@ -16,6 +16,7 @@ import { Executor } from './executor.js';
 import { checkVersion, inferResponse, MODEL_VERSION } from './inference.js';
 import { workerMetrics } from './metrics.js';
 import { RequestQueue } from './queue.js';
+import { RunWatch } from './run-watch.js';
 import { shardStoreHandlers } from './shard-rpc.js';
 import { ShardStore } from './shard-store.js';
 import { serveStream } from './stream.js';
@@ -41,16 +42,21 @@ export class WorkerServer implements AsyncDisposable {
   readonly metrics: Registry;
   readonly handlers: ServiceHandlers;
   readonly #version: string;
+  readonly #watch: RunWatch;
   readonly #shutdown = sharedController();
   readonly #streams = new Set<Promise<void>>();
 
   private constructor(parts: WorkerParts, store: ShardStore) {
     const { engine, memoryLimitBytes, threads, clock = systemClock, maxQueue, workerId, cores } = parts;
     this.clock = clock;
+    this.#watch = new RunWatch(clock);
     this.#version = parts.version;
     this.store = store;
-    this.executor = new Executor({ engine, store, memoryLimitBytes, threads });
-    store.onGone(name => this.executor.close(name));
+    this.executor = new Executor({ engine, store, memoryLimitBytes, threads, watch: this.#watch });
+    store.onGone(name => {
+      this.#watch.forget(name);
+      return this.executor.close(name);
+    });
     this.queue = new RequestQueue({ clock, maxWaiting: maxQueue });
     this.metrics = workerMetrics(this);
     const identity = { workerId, engine: engine.name, engineVersion: engine.version, cores };
@@ -77,6 +83,11 @@ export class WorkerServer implements AsyncDisposable {
     return new WorkerServer(parts, await ShardStore.open(parts.blobs, parts));
   }
 
+  /** Whether requests are taken and answered: neither draining, nor is the engine stuck in a run. */
+  get isReady(): boolean {
+    return !this.#shutdown.signal.aborted && !this.#watch.isStuck;
+  }
+
   /** Refuses new work and resolves when all that was taken is answered. */
   async drain(): Promise<void> {
     const idle = this.queue.drain();
@@ -94,8 +105,8 @@ export class WorkerServer implements AsyncDisposable {
   #inference(): ServiceHandlers['unary'] {
     const extensions = Object.values(EXTENSIONS);
     return handlersOf([
-      [METHODS.serverLive, () => codecs.serverLive.encode({ live: true })],
-      [METHODS.serverReady, () => codecs.serverReady.encode({ ready: !this.#shutdown.signal.aborted })],
+      [METHODS.serverLive, () => codecs.serverLive.encode({ live: !this.#shutdown.signal.aborted })],
+      [METHODS.serverReady, () => codecs.serverReady.encode({ ready: this.isReady })],
       [
         METHODS.serverMetadata,
         () => codecs.serverMetadata.encode({ name: 'kofn-worker', version: this.#version, extensions }),

@@ -18,6 +18,7 @@ import { VERSION } from './version.js';
 
 /** Less than the 30 s that Kubernetes and systemd leave between SIGTERM and SIGKILL at least. */
 const GRACE_MS = 20_000;
+const HEALTH_EVERY_MS = 500;
 
 export interface RunningWorker extends AsyncDisposable {
   /** `host:port` as bound. */
@@ -67,6 +68,7 @@ export async function startWorker(
     });
     opened.push(server);
     const listening = await listenGrpc(server.handlers, { host, port, maxMessageBytes, clock });
+    opened.push(followHealth(server, listening, clock));
     let closed: Promise<void> | undefined;
     const close = () => (closed ??= shutDown(server, listening, clock).finally(closeAll));
     return {
@@ -84,6 +86,16 @@ export async function startWorker(
     await closeAll();
     throw error;
   }
+}
+
+/** grpc.health.v1 says what ServerReady says, half a second later at most. */
+function followHealth(server: WorkerServer, listening: Listening, clock: Clock): AsyncDisposable {
+  const follow = () => {
+    listening.setServing(server.isReady);
+    timer = clock.setTimer(follow, HEALTH_EVERY_MS, { background: true });
+  };
+  let timer = clock.setTimer(follow, HEALTH_EVERY_MS, { background: true });
+  return { [Symbol.asyncDispose]: () => Promise.resolve(timer.cancel()) };
 }
 
 async function shutDown(server: WorkerServer, listening: Listening, clock: Clock): Promise<void> {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
-import { float32 } from '@kofn/core';
+import { float32, systemClock } from '@kofn/core';
 import { shardName, type ShardFiles } from '@kofn/wire';
+import { RunWatch } from '../src/run-watch.js';
 import { Executor, SESSION_BYTES } from '../src/executor.js';
 import { FsBlobStore } from '../src/fs-blob-store.js';
 import { ShardStore } from '../src/shard-store.js';
@@ -26,7 +27,13 @@ async function setup(options: { room: number }) {
   const names = [];
   for (const shard of SHARDS) names.push(await put(shard));
   const engine = new ScaleEngine();
-  const executor = new Executor({ engine, store, memoryLimitBytes: options.room * SLOT_BYTES, threads: 1 });
+  const executor = new Executor({
+    engine,
+    store,
+    memoryLimitBytes: options.room * SLOT_BYTES,
+    threads: 1,
+    watch: new RunWatch(systemClock),
+  });
   const [a = '', b = '', c = '', d = ''] = names;
   return { executor, engine, store, put, a, b, c, d, [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose]() };
 }
