@@ -1,50 +1,9 @@
 /** What a request does when workers stall or die: real processes, SIGSTOP for a straggler, SIGKILL for a loss. */
 import assert from 'node:assert/strict';
-import { seededRng } from '@kofn/core';
-import { codedLayer, connect, startLocalWorkers } from 'kofn';
-import type { Cluster, CodedLayer, CodeName, DispatchHooks, LayerReport, LocalWorkers, OnLoss } from 'kofn';
+import type { DispatchHooks, LocalWorkers } from 'kofn';
 import { describe, it } from 'mocha';
+import { exact, untilLost, withLayer, x } from '../support/dense-layer.js';
 import { fails } from '../support/engines.js';
-
-const UNITS = 12;
-const FAN_IN = 32;
-const rng = seededRng(5);
-const draw = (length: number) => Float32Array.from({ length }, () => rng.normal());
-const weights = { data: draw(UNITS * FAN_IN), shape: [UNITS, FAN_IN] };
-const x = [[...draw(FAN_IN)]];
-const expected = Float64Array.from({ length: UNITS }, (_, unit) =>
-  x[0]!.reduce((sum, value, i) => sum + value * weights.data[unit * FAN_IN + i]!, 0),
-);
-
-interface Setup {
-  readonly workers?: number;
-  readonly parity?: number;
-  readonly code?: CodeName;
-  readonly onLoss?: OnLoss;
-  readonly systematicGraceMs?: number;
-  readonly hooks?: DispatchHooks;
-}
-
-async function withLayer(
-  { workers: count = 5, hooks = {}, ...options }: Setup,
-  work: (layer: CodedLayer, workers: LocalWorkers, cluster: Cluster) => Promise<void>,
-): Promise<void> {
-  await using workers = await startLocalWorkers(count);
-  await using cluster = await connect({ workers: workers.addresses, hooks });
-  await using layer = await codedLayer({ type: 'dense', weights }, { cluster, ...options });
-  await work(layer, workers, cluster);
-}
-
-/** Runs the layer once; the answer must be exact. */
-async function exact(layer: CodedLayer, deadlineMs = 20_000): Promise<LayerReport> {
-  const { output, report } = await layer.run(x, { deadlineMs });
-  output.data.forEach((value, i) => assert.ok(Math.abs(value - expected[i]!) < 1e-4, `${i}: ${value} ${expected[i]}`));
-  return report.layers[0]!;
-}
-
-async function untilLost(cluster: Cluster, worker: number): Promise<void> {
-  while (cluster.workers[worker]!.state === 'ready') await new Promise(resolve => setImmediate(resolve));
-}
 
 describe('a request whose workers fail', () => {
   it('decodes without a straggler, which costs nothing and is no error: late', () =>

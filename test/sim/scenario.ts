@@ -6,7 +6,7 @@
  * phase begins, connected again included.
  */
 import type { Float32Tensor, Rng } from '@kofn/core';
-import type { CodeOptions } from '@kofn/master';
+import type { CodeOptions, OnLoss } from '@kofn/master';
 import { drawFaults, isLasting, type ScheduledFault } from './faults.js';
 import type { MachineLimits } from './machine.js';
 import { drawModel, type DrawnModel } from './models.js';
@@ -37,7 +37,7 @@ export interface Scenario {
   readonly workers: number;
   readonly parity: number;
   readonly code: NonNullable<CodeOptions['code']>;
-  readonly onLoss: 'local' | 'fail';
+  readonly onLoss: OnLoss;
   readonly systematicGraceMs: number;
   readonly limits: readonly MachineLimits[];
   readonly model: DrawnModel;
@@ -84,7 +84,7 @@ export function drawScenario(streams: Streams): Scenario {
     workers,
     parity,
     code,
-    onLoss: pick(rng, ['local', 'fail'] as const),
+    onLoss: pick(rng, ['local', 'resend', 'fail'] as const),
     systematicGraceMs: pick(rng, [0, 0, 3]),
     limits: numbers.map(() => ({
       memoryBytes: (1 + rng.integer(4)) * (SESSION_BYTES + 2 ** 16),

@@ -9,6 +9,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { KofnError } from '@kofn/core';
+import type { OnLoss } from '@kofn/master';
 import picocolors from 'picocolors';
 import { decimal, kill, oneOf, whole } from './arguments.js';
 import type { DemoArguments } from './commands/demo.js';
@@ -125,8 +126,8 @@ function addRun(program: Command, running: Running): void {
     .option('--deadline <ms>', 'longest time of a request (default: 60000)', decimal('--deadline', 1, 2 ** 31 - 1))
     .option(
       '--on-loss <policy>',
-      'fewer than k workers left: compute here (local) or fail',
-      oneOf('--on-loss', ['local', 'fail']),
+      'fewer than k workers left: compute here (local), have others compute (resend), or fail',
+      oneOf<OnLoss>('--on-loss', ['local', 'resend', 'fail']),
       'local',
     )
     .option('--compare', 'compare each answer with the uncoded model in ONNX Runtime')

@@ -18,6 +18,8 @@ export interface RunSummary {
   readonly recovered: { readonly lost: number; readonly late: number };
   /** Data blocks that the master computed itself. */
   readonly computedHere: number;
+  /** Blocks that another worker computed in place of a lost one's. */
+  readonly resent: number;
   /** null without --compare; "Infinity" where NaN or infinities do not match. */
   readonly maxRelError: number | string | null;
   readonly outputs: readonly {
@@ -59,6 +61,7 @@ export function runSummary(parts: {
     wrong: compared ? tally.wrong : null,
     recovered: tally.recovered,
     computedHere: tally.computedHere,
+    resent: tally.resent,
     maxRelError: jsonNumber(tally.maxRelError),
     outputs: coded.outputs.map(({ name }) => {
       const errors = tally.outputErrors.get(name);
@@ -80,7 +83,8 @@ export function runSummary(parts: {
 
 /** `report` is that of the last answered request. */
 export function runTables(summary: RunSummary, report: RunReport | undefined): string {
-  const { requests, lost, wrong, recovered, computedHere, maxRelError, p50Ms, p99Ms, kills, shardBytesSent } = summary;
+  const { requests, lost, wrong, recovered, computedHere, resent, maxRelError, p50Ms, p99Ms, kills, shardBytesSent } =
+    summary;
   const rows = [
     ['requests', String(requests)],
     ['lost', verdict(String(lost), lost === 0)],
@@ -88,6 +92,7 @@ export function runTables(summary: RunSummary, report: RunReport | undefined): s
     ['largest relative error', formatError(maxRelError)],
     ['blocks recovered from parity', `${recovered.lost} lost, ${recovered.late} late`],
     ...(computedHere > 0 ? [['blocks computed by the master', String(computedHere)]] : []),
+    ...(resent > 0 ? [['blocks asked of other workers', String(resent)]] : []),
     ['shards sent', formatBytes(shardBytesSent)],
     ['p50 / p99', `${formatMs(p50Ms)} / ${formatMs(p99Ms)} ms`],
     ...kills.map(({ worker, request, hit, ms }) => [

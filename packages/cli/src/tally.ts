@@ -23,6 +23,7 @@ export class Tally {
   readonly recovered = { lost: 0, late: 0 };
   /** Data blocks that the master computed itself. */
   computedHere = 0;
+  resent = 0;
   readonly #errors = new Map<string, OutputError>();
 
   constructor(requests: number) {
@@ -35,6 +36,7 @@ export class Tally {
       this.recovered.lost += layer.recovered.lost.length;
       this.recovered.late += layer.recovered.late.length;
       this.computedHere += layer.computedHere.length;
+      this.resent += layer.resent.length;
     }
   }
 

@@ -10,7 +10,7 @@ import { KillPlan } from '../src/kill-plan.js';
 /** A report of two layers; `answered` are the workers that answered in the first. */
 function report(answered: readonly number[]): RunReport {
   const arrivals = (workers: readonly number[]) => workers.map(worker => ({ block: worker, worker, ms: 1 }));
-  const layer = { code: 'sum', k: 1, r: 1, ms: 1, erasures: [], decodeSet: [], computedHere: [] } as const;
+  const layer = { code: 'sum', k: 1, r: 1, ms: 1, erasures: [], decodeSet: [], computedHere: [], resent: [] } as const;
   const rest = { recovered: { lost: [], late: [] }, errorGain: 1, bytesSent: 0, bytesReceived: 0 };
   return {
     request: 3,

@@ -29,6 +29,8 @@ export class Cluster implements AsyncDisposable {
   readonly engine: Engine;
   readonly engineThreads: number;
   readonly connections: readonly Connection[];
+  readonly #maxInFlight: number;
+  #inFlight = 0;
   readonly #models = new Set<Standing>();
   readonly #listeners = new Set<(fleet: Fleet) => void>();
   #fleet: Fleet;
@@ -43,6 +45,7 @@ export class Cluster implements AsyncDisposable {
     hooks: DispatchHooks;
     engine: Engine;
     engineThreads: number;
+    maxInFlight: number;
     connections: readonly Connection[];
   }) {
     this.id = parts.id;
@@ -50,6 +53,7 @@ export class Cluster implements AsyncDisposable {
     this.hooks = parts.hooks;
     this.engine = parts.engine;
     this.engineThreads = parts.engineThreads;
+    this.#maxInFlight = parts.maxInFlight;
     this.connections = parts.connections;
     this.#fleet = snapshot(parts.connections);
     this.#renewal = this.#renewLater();
@@ -77,6 +81,18 @@ export class Cluster implements AsyncDisposable {
   /** Throws CANCELLED once the cluster is closed. */
   assertOpen(): void {
     if (this.#closed) throw new KofnError('CANCELLED', 'the cluster is closed; connect again');
+  }
+
+  /** @internal One more request, until it is disposed. Throws RESOURCE_EXHAUSTED: to wait is the caller's decision. */
+  admit(): Disposable {
+    if (this.#inFlight >= this.#maxInFlight) {
+      throw new KofnError(
+        'RESOURCE_EXHAUSTED',
+        `${this.#inFlight} requests are under way on this cluster already; wait for one to end, or raise maxInFlight`,
+      );
+    }
+    this.#inFlight++;
+    return { [Symbol.dispose]: () => void this.#inFlight-- };
   }
 
   /**
@@ -143,8 +159,19 @@ export interface ClusterParts {
  * PROTOCOL (something else answers there), ENGINE (the master's own engine does not start).
  */
 export async function connect(options: ConnectOptions, simulated: ClusterParts = {}): Promise<Cluster> {
-  const { id, workers, engine, threads, connectDeadlineMs, silenceMs, maxMessageBytes, hooks, clock, signal } =
-    resolveConnectOptions(options);
+  const {
+    id,
+    workers,
+    engine,
+    threads,
+    connectDeadlineMs,
+    silenceMs,
+    maxInFlight,
+    maxMessageBytes,
+    hooks,
+    clock,
+    signal,
+  } = resolveConnectOptions(options);
   const rng = simulated.rng ?? seededRng(randomInt(2 ** 32));
   const parts: AsyncDisposable[] = [];
   const opened = async <T extends AsyncDisposable>(opening: Promise<T>): Promise<T> => {
@@ -158,6 +185,7 @@ export async function connect(options: ConnectOptions, simulated: ClusterParts =
       rng,
       deadlineMs: connectDeadlineMs,
       silenceMs,
+      maxInFlight,
       maxMessageBytes,
       signal,
       openChannel: simulated.openChannel ?? connectChannel,
@@ -169,7 +197,15 @@ export async function connect(options: ConnectOptions, simulated: ClusterParts =
   );
   try {
     const [ownEngine, ...connections] = await Promise.all([openingEngine, ...opening]);
-    const cluster = new Cluster({ id, clock, hooks, engine: ownEngine, engineThreads: threads, connections });
+    const cluster = new Cluster({
+      id,
+      clock,
+      hooks,
+      engine: ownEngine,
+      engineThreads: threads,
+      maxInFlight,
+      connections,
+    });
     for (const connection of connections) connection.onChange(() => cluster.changed(connection));
     return cluster;
   } catch (error) {

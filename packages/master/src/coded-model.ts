@@ -77,8 +77,8 @@ export class CodedModel implements AsyncDisposable {
   /**
    * Runs the model on `inputs` (by name, shapes as in `this.inputs`; never changed). An input that the model gives a value of
    * its own (an initializer listed as an input) may be given too: then the request runs on the master. Throws
-   * INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), DEADLINE_EXCEEDED, CANCELLED, NOT_ENOUGH_WORKERS (only with
-   * `onLoss: 'fail'`), ENGINE.
+   * INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), RESOURCE_EXHAUSTED (more requests at once than
+   * `maxInFlight`), DEADLINE_EXCEEDED, CANCELLED, NOT_ENOUGH_WORKERS (never with `onLoss: 'local'`), ENGINE.
    */
   async run(inputs: Tensors, options: RunOptions = {}): Promise<RunResult> {
     const { deadlineMs = DEFAULT_DEADLINE_MS, signal } = options;
@@ -86,6 +86,7 @@ export class CodedModel implements AsyncDisposable {
     this.#assertOpen();
     throwIfAborted(signal);
     const { clock, connections, hooks } = this.#cluster;
+    using _admitted = this.#cluster.admit();
     const request = this.#requests++;
     const start = clock.now();
     using scope = openScope(clock, { parent: signal, deadlineMs });

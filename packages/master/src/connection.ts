@@ -37,6 +37,7 @@ export interface ConnectionOptions {
   readonly deadlineMs: number;
   /** A worker that says nothing for so long is dead. */
   readonly silenceMs: number;
+  readonly maxInFlight: number;
   readonly maxMessageBytes: number;
   readonly openChannel: OpenChannel;
 }
@@ -127,6 +128,16 @@ export class Connection implements AsyncDisposable {
     return this.#state.kind === 'ready' || (this.#state.kind === 'suspect' && this.#state.reason === 'silent');
   }
 
+  /** Whether a call would be refused because as many are under way as may be. */
+  get isFull(): boolean {
+    return this.#link.client.isFull;
+  }
+
+  /** Resolves when that may have changed. */
+  room(signal: AbortSignal): Promise<void> {
+    return this.#link.client.room(signal);
+  }
+
   /** What it said of itself when it was connected last. */
   get inventory(): WorkerInventory {
     return this.#link.inventory;
@@ -146,7 +157,10 @@ export class Connection implements AsyncDisposable {
     this.#onChange = listener;
   }
 
-  /** Runs shard `name` there. Throws UNAVAILABLE when the worker cannot take it or is lost, else what it answered. */
+  /**
+   * Runs shard `name` there. Throws UNAVAILABLE when the worker cannot take it or is lost, RESOURCE_EXHAUSTED when it
+   * `isFull`, else what it answered.
+   */
   async infer(name: string, inputs: Tensors, { signal, bytes, ...call }: InferCall): Promise<InferResult> {
     if (!this.takesCalls) throw this.#unavailable();
     return this.#onLink(bytes, signal, client => client.infer({ model: name, inputs, ...call }, { signal, ...call }));
@@ -309,13 +323,13 @@ function shardsOf({ inventory }: Link): Set<string> {
 async function openLink(
   address: string,
   parent: AbortSignal | undefined,
-  { clock, deadlineMs, maxMessageBytes, openChannel }: ConnectionOptions,
+  { clock, deadlineMs, maxInFlight, maxMessageBytes, openChannel }: ConnectionOptions,
 ): Promise<Link> {
   using scope = openScope(clock, { parent, deadlineMs, what: `connection to worker ${address}` });
   const channel = openChannel(address, { maxMessageBytes, clock });
   try {
     await channel.ready({ signal: scope.signal, deadlineMs });
-    const client = await WorkerClient.open(channel, { clock, signal: scope.signal });
+    const client = await WorkerClient.open(channel, { maxInFlight, signal: scope.signal });
     return { channel, client, inventory: await client.inventory({ signal: scope.signal }) };
   } catch (error) {
     await channel[Symbol.asyncDispose]();

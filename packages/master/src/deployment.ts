@@ -22,7 +22,7 @@ import { ASSUMED_SPEEDS, type Plan } from './plan.js';
 import { encoded, placeLayers, shardFiles } from './placement.js';
 import { planLayers, type Planning } from './planner.js';
 import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
-import { LocalBlocks } from './recover.js';
+import { LocalBlocks, Resends } from './recover.js';
 import type { LayerReport } from './report.js';
 import { runSteps, type DeployedStep } from './run.js';
 
@@ -223,9 +223,11 @@ async function openSteps(
       },
     });
     layerNumber += members.length;
-    const local = new LocalBlocks(engine, engineThreads, block => shardFiles(encode(), block));
+    const files = (block: number) => shardFiles(encode(), block);
+    const local = new LocalBlocks(engine, engineThreads, files);
+    const resends = new Resends(clock, owner, block => ({ name: placed.shards[block]!.name, ...files(block) }));
     const outputs = members.map(({ output }) => output);
-    steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, local } });
+    steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, local, resends } });
   }
 }
 
@@ -254,6 +256,11 @@ function fileOrder({ layers }: Plan): Map<string, number> {
 
 async function disposeSteps(steps: readonly DeployedStep[]): Promise<void> {
   for (const step of steps) {
-    await (step.kind === 'segment' ? step.session : step.group.local)[Symbol.asyncDispose]();
+    if (step.kind === 'segment') {
+      await step.session[Symbol.asyncDispose]();
+    } else {
+      await step.group.resends[Symbol.asyncDispose]();
+      await step.group.local[Symbol.asyncDispose]();
+    }
   }
 }

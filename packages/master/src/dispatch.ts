@@ -13,7 +13,6 @@
 import {
   abortable,
   abortReason,
-  elementCount,
   isFiniteTensor,
   isKofnError,
   KofnError,
@@ -25,28 +24,14 @@ import {
   type Tensor,
   type Tensors,
 } from '@kofn/core';
-import {
-  ProgressiveDecoder,
-  verifyBlock,
-  type Code,
-  type DecodePlans,
-  type LayerEncoding,
-  type Quorum,
-} from '@kofn/encoder';
-import { layerOutput, outputShape, shardInput, shardOutput, type LayerGeometry } from '@kofn/graph';
+import type { Code, DecodePlans, Quorum } from '@kofn/encoder';
 import pAny from 'p-any';
 import pSome from 'p-some';
 import type { Connection } from './connection.js';
+import { GroupOutputs, type DeployedLayer } from './group-outputs.js';
 import type { DispatchHooks, OnLoss } from './options.js';
-import type { LocalBlocks } from './recover.js';
+import { substitute, type LocalBlocks, type Resends } from './recover.js';
 import type { Arrival, Erasure, LayerReport } from './report.js';
-
-/** A coded layer as deployed: what dispatch needs of it, without its weights. */
-export interface DeployedLayer {
-  readonly name: string;
-  readonly layer: LayerGeometry;
-  readonly encoding: Pick<LayerEncoding, 'code' | 'partition' | 'scales'>;
-}
 
 /** Layers that share their input, and therefore their shards. */
 export interface DeployedGroup {
@@ -56,6 +41,7 @@ export interface DeployedGroup {
   /** Shard name and worker of each block. */
   readonly shards: readonly { readonly name: string; readonly worker: number }[];
   readonly local: LocalBlocks;
+  readonly resends: Resends;
 }
 
 export interface RequestContext {
@@ -81,29 +67,17 @@ export interface LayerAnswer {
 
 /**
  * Runs `group` on `input`; one answer a layer. Throws SHAPE_MISMATCH or DTYPE_MISMATCH (input), NOT_ENOUGH_WORKERS (fewer
- * than k left and `onLoss` is 'fail'), DEADLINE_EXCEEDED or CANCELLED naming who had not answered.
+ * than k left and `onLoss` is 'fail', or 'resend' and nobody to send to), ENGINE (the master's own), DEADLINE_EXCEEDED or
+ * CANCELLED naming who had not answered.
  */
 export function dispatch(group: DeployedGroup, input: Tensor, context: RequestContext): Promise<LayerAnswer[]> {
   return new GroupCall(group, input, context).run();
 }
 
-/** One layer's part of the call. */
-interface Part {
-  readonly deployed: DeployedLayer;
-  readonly outputShape: readonly number[];
-  /** Of each worker's block. */
-  readonly replyShape: readonly number[];
-  readonly decoder: ProgressiveDecoder;
-}
-
 class GroupCall {
   readonly #group: DeployedGroup;
   readonly #context: RequestContext;
-  /** As a shard takes it. */
-  readonly #input: Tensor;
-  readonly #parts: readonly Part[];
-  /** To a worker and back. */
-  readonly #bytesOfCall: number;
+  readonly #outputs: GroupOutputs;
   readonly #start: number;
   readonly #arrivals: Arrival[] = [];
   readonly #erasures: Erasure[] = [];
@@ -112,22 +86,17 @@ class GroupCall {
   #isHolding: boolean;
   /** Blocks whose worker has neither answered nor failed. */
   readonly #pending = new Map<number, Promise<void>>();
+  /** Blocks that another worker was asked for. */
+  readonly #resent = new Set<number>();
   #bytesSent = 0;
   #bytesReceived = 0;
 
   constructor(group: DeployedGroup, input: Tensor, context: RequestContext) {
-    const [first] = group.layers;
-    if (input.dtype !== 'float32') {
-      throw new KofnError('DTYPE_MISMATCH', `layer ${first!.name} takes float32, got ${input.dtype}`);
-    }
     this.#group = group;
     this.#context = context;
     this.#start = context.clock.now();
     this.#isHolding = context.systematicGraceMs > 0;
-    this.#parts = group.layers.map(deployed => partOf(deployed, group.plans, input));
-    this.#input = shardInput(first!.layer, input);
-    const replyFloats = this.#parts.reduce((sum, { replyShape }) => sum + elementCount(replyShape), 0);
-    this.#bytesOfCall = 4 * (elementCount(this.#input.shape) + replyFloats);
+    this.#outputs = new GroupOutputs(group.layers, group.plans, input);
   }
 
   async run(): Promise<LayerAnswer[]> {
@@ -142,84 +111,110 @@ class GroupCall {
   async #run(): Promise<LayerAnswer[]> {
     const { clock, signal } = this.#context;
     let computedHere: number[] = [];
-    if (!isFiniteTensor(this.#input)) {
+    if (!isFiniteTensor(this.#outputs.input)) {
       // Parity of NaN or infinity says nothing about the blocks, and it is nobody's fault: compute the layer here.
       computedHere = await this.#computeHere();
     } else {
+      while (this.#lacksRoom) await this.#room(); // at most maxInFlight requests wait so
       using scope = openScope(clock, { parent: signal });
-      const calls = this.#group.shards.map((_, block) => this.#callWorker(block, scope.signal));
-      calls.forEach((call, block) => {
-        const settled = call.catch(() => undefined); // a rejection after the answer is nobody's
-        this.#pending.set(
-          block,
-          settled.finally(() => this.#pending.delete(block)),
-        );
-      });
+      const calls = this.#group.shards.map(({ worker }, block) => this.#callWorker(block, worker, scope.signal));
+      calls.forEach((call, block) => this.#await(block, call));
       try {
         await this.#quorums(calls, scope.signal);
       } catch (error) {
         if (isKofnError(error)) throw error;
-        computedHere = await this.#recover();
+        computedHere = await this.#recover(scope.signal);
       } finally {
         // What has answered by now is in the decoders; whoever has not need not any more.
-        scope.abort(new KofnError('CANCELLED', `layer ${this.#name} has its answer`));
+        scope.abort(new KofnError('CANCELLED', `layer ${this.#outputs.name} has its answer`));
       }
     }
-    return this.#parts.map((part, index) => this.#answer(part, index, computedHere));
+    return this.#answers(computedHere);
   }
 
-  #answer(
-    { deployed, decoder, outputShape: shape }: Part,
-    index: number,
-    computedHere: readonly number[],
-  ): LayerAnswer {
+  #answers(computedHere: readonly number[]): LayerAnswer[] {
     const { code } = this.#group;
-    const decoded = decoder.finish();
     const failed = new Set(this.#erasures.map(erasure => erasure.block));
-    const report: LayerReport = {
-      name: deployed.name,
+    const outputs = this.#outputs.finish();
+    const shared = {
       code: code.name,
       k: code.k,
       r: code.r,
       ms: this.#context.clock.now() - this.#start,
       arrivals: [...this.#arrivals],
       erasures: [...this.#erasures],
-      decodeSet: decoded.decodeSet,
-      recovered: {
-        lost: decoded.recovered.filter(block => failed.has(block)),
-        late: decoded.recovered.filter(block => !failed.has(block)),
-      },
       computedHere,
-      errorGain: decoded.errorGain,
-      bytesSent: index === 0 ? this.#bytesSent : 0,
-      bytesReceived: index === 0 ? this.#bytesReceived : 0,
+      resent: [...this.#resent].sort((a, b) => a - b),
     };
-    return { output: layerOutput(deployed.layer, shape, decoded.output), report };
+    return outputs.map(({ name, output, decodeSet, recovered, errorGain }, index) => ({
+      output,
+      report: {
+        ...shared,
+        name,
+        decodeSet,
+        recovered: {
+          lost: recovered.filter(block => failed.has(block)),
+          late: recovered.filter(block => !failed.has(block)),
+        },
+        errorGain,
+        bytesSent: index === 0 ? this.#bytesSent : 0,
+        bytesReceived: index === 0 ? this.#bytesReceived : 0,
+      },
+    }));
   }
 
-  get #name(): string {
-    return this.#parts.map(({ deployed }) => deployed.name).join(', ');
+  /** Whether there would be enough workers, were they not full. */
+  get #lacksRoom(): boolean {
+    const { quorums } = this.#group.code;
+    const holders = this.#holders;
+    const canDecode = (takes: (connection: Connection) => boolean) =>
+      quorums.every(({ members, count }) => members.filter(block => takes(holders[block]!)).length >= count);
+    return !canDecode(({ takesCalls, isFull }) => takesCalls && !isFull) && canDecode(({ takesCalls }) => takesCalls);
   }
 
-  /** Blocks are taken and completed alike in every layer: they have the same code. */
-  get #decoder(): ProgressiveDecoder {
-    return this.#parts[0]!.decoder;
-  }
-
-  /** Sends block `block`'s call and hands its verified reply to the decoders; records the erasure and rejects else. */
-  async #callWorker(block: number, signal: AbortSignal): Promise<void> {
-    const { request, clock, connections, hooks, deadlineAt } = this.#context;
-    const { name, worker } = this.#group.shards[block]!;
-    const connection = connections[worker]!;
-    const told = { request, layer: this.#parts[0]!.deployed.name, worker };
+  /** Waits for room at a worker that is full. */
+  async #room(): Promise<void> {
+    using scope = openScope(this.#context.clock, { parent: this.#context.signal });
+    const full = this.#holders.filter(({ isFull }) => isFull);
     try {
-      if (connection.takesCalls) hooks.beforeSend?.(told);
+      await Promise.race(full.map(connection => connection.room(scope.signal)));
+    } finally {
+      scope.abort(new KofnError('CANCELLED', 'there is room'));
+    }
+  }
+
+  /** Of each block. */
+  get #holders(): Connection[] {
+    return this.#group.shards.map(({ worker }) => this.#context.connections[worker]!);
+  }
+
+  /** The block may come until `call` settles. */
+  #await(block: number, call: Promise<void>): void {
+    const settled = call.catch(() => undefined); // its erasure is recorded; after the answer it is nobody's
+    this.#pending.set(
+      block,
+      settled.finally(() => this.#pending.delete(block)),
+    );
+  }
+
+  /**
+   * Has `worker` run the shard of `block`, which it is given first when it `lacks` it, and hands its verified reply to the
+   * decoders. Records the erasure and rejects else.
+   */
+  async #callWorker(block: number, worker: number, signal: AbortSignal, { lacks = false } = {}): Promise<void> {
+    const { request, clock, connections, hooks, deadlineAt } = this.#context;
+    const { name } = this.#group.shards[block]!;
+    const connection = connections[worker]!;
+    const told = { request, layer: this.#group.layers[0]!.name, worker };
+    try {
+      if (lacks) await abortable(this.#group.resends.give(connection, block), signal);
+      if (connection.takesCalls && !connection.isFull) hooks.beforeSend?.(told);
       const reply = await connection.infer(
         name,
-        { x: this.#input },
+        { x: this.#outputs.input },
         {
           signal,
-          bytes: this.#bytesOfCall,
+          bytes: this.#outputs.bytes,
           timeoutMs: Math.max(1, deadlineAt - clock.now()),
           onWritten: bytes => {
             this.#bytesSent += bytes;
@@ -228,35 +223,20 @@ class GroupCall {
         },
       );
       this.#bytesReceived += reply.bytesReceived;
-      this.#arrive(block, worker, this.#verified(reply.outputs));
+      this.#arrive(block, worker, this.#outputs.verified(reply.outputs));
     } catch (error) {
       const { code, message } = KofnError.from(error);
       if (WRONG_REPLIES.includes(code)) connection.mark(message);
+      if (code === 'NOT_FOUND') connection.shards.delete(name);
       if (!signal.aborted) this.#erasures.push({ block, worker, code, message });
       throw error;
     }
   }
 
-  /** The block of each layer. Throws PROTOCOL (one is missing) or what `verifyBlock` says. */
-  #verified(outputs: Tensors): Float32Array[] {
-    return this.#parts.map(({ replyShape }, index) => {
-      const name = shardOutput(index);
-      const y = outputs[name];
-      if (y === undefined) throw new KofnError('PROTOCOL', `the reply has no output ${name}`);
-      const fault = verifyBlock(y, { dtype: 'float32', shape: replyShape });
-      if (fault !== undefined) throw fault;
-      return y.data as Float32Array;
-    });
-  }
-
   #arrive(block: number, worker: number, values: readonly Float32Array[]): void {
     if (this.#isHolding && block >= this.#group.code.k) this.#held.push({ block, values });
-    else if (!this.#accept(block, values)) return;
+    else if (!this.#outputs.accept(block, values)) return;
     this.#arrivals.push({ block, worker, ms: this.#context.clock.now() - this.#start });
-  }
-
-  #accept(block: number, values: readonly Float32Array[]): boolean {
-    return this.#parts.map(({ decoder }, index) => decoder.accept(block, values[index]!)).every(Boolean);
   }
 
   /** Waits until every quorum of the code is met; rejects with an AggregateError as soon as one cannot be. */
@@ -276,19 +256,55 @@ class GroupCall {
 
   #acceptHeld(): void {
     this.#isHolding = false;
-    for (const { block, values } of this.#held.splice(0)) this.#accept(block, values);
+    for (const { block, values } of this.#held.splice(0)) this.#outputs.accept(block, values);
   }
 
   /** Fewer than k workers are left: the policy decides. Returns the blocks computed here. */
-  async #recover(): Promise<number[]> {
+  async #recover(signal: AbortSignal): Promise<number[]> {
     this.#acceptHeld();
-    if (this.#context.onLoss === 'local') return this.#computeHere();
+    switch (this.#context.onLoss) {
+      case 'local':
+        return this.#computeHere();
+      case 'resend':
+        await this.#resend(signal);
+        return [];
+      case 'fail':
+        throw this.#notEnough();
+    }
+  }
+
+  /** Asks other workers for what its own cannot bring any more, while the others still may, until the outputs are complete. */
+  async #resend(signal: AbortSignal): Promise<void> {
+    const { connections } = this.#context;
+    const { shards } = this.#group;
+    /** Blocks asked of each worker. */
+    const load = new Map<number, number>();
+    for (const { worker } of shards) load.set(worker, (load.get(worker) ?? 0) + 1);
+    while (!this.#outputs.complete) {
+      for (const block of this.#outputs.missing(this.#pending.keys())) {
+        const { name } = shards[block]!;
+        const failed = this.#erasures.filter(erasure => erasure.block === block);
+        const other = substitute(connections, { name, failed, load });
+        if (other === undefined) throw this.#notEnough();
+        load.set(other.index, (load.get(other.index) ?? 0) + 1);
+        this.#resent.add(block);
+        this.#await(block, this.#callWorker(block, other.index, signal, { lacks: !other.shards.has(name) }));
+      }
+      await abortable(Promise.race(this.#pending.values()), signal);
+    }
+  }
+
+  /** Names the layer, who is lost and which blocks are missing. */
+  #notEnough(): KofnError {
     const { k, n } = this.#group.code;
     const lost = this.#erasures.map(({ worker, message }) => `worker ${worker}: ${message}`).join('; ');
-    throw new KofnError(
+    const missing = this.#outputs.missing(this.#pending.keys()).join(', ');
+    const others = this.#context.onLoss === 'resend' ? ', and no other worker can compute them' : '';
+    return new KofnError(
       'NOT_ENOUGH_WORKERS',
-      `layer ${this.#name} needs ${k} of ${n} blocks and ${this.#erasures.length} are lost (${lost}). ` +
-        `Restart those workers, code with more parity, or let the master compute what is missing (onLoss: 'local')`,
+      `layer ${this.#outputs.name} needs ${k} of ${n} blocks and ${new Set(this.#erasures.map(({ block }) => block)).size} are lost (${lost}); data blocks ` +
+        `${missing} are missing${others}. Restart those workers, code with more parity, or let the master compute what is ` +
+        `missing (onLoss: 'local')`,
     );
   }
 
@@ -296,17 +312,26 @@ class GroupCall {
   async #computeHere(): Promise<number[]> {
     const { signal } = this.#context;
     const computed: number[] = [];
-    while (!this.#decoder.complete) {
-      const [block] = this.#decoder.missing(this.#pending.keys());
+    while (!this.#outputs.complete) {
+      const [block] = this.#outputs.missing(this.#pending.keys());
       if (block === undefined) {
         await abortable(Promise.race(this.#pending.values()), signal);
       } else {
-        const outputs = await abortable(this.#group.local.run(block, this.#input), signal);
-        const values = this.#parts.map((_, index) => outputs[shardOutput(index)]!.data as Float32Array);
-        if (this.#accept(block, values)) computed.push(block);
+        const outputs = await abortable(this.#runHere(block), signal);
+        if (this.#outputs.accept(block, this.#outputs.own(outputs))) computed.push(block);
       }
     }
     return computed.sort((a, b) => a - b);
+  }
+
+  async #runHere(block: number): Promise<Tensors> {
+    try {
+      return await this.#group.local.run(block, this.#outputs.input);
+    } catch (error) {
+      const cause = KofnError.from(error, 'ENGINE');
+      const what = `the master itself could not compute block ${block} of layer ${this.#outputs.name}`;
+      throw new KofnError(cause.code, `${what}: ${cause.message}`, { cause });
+    }
   }
 
   /** `reason` (a deadline, a cancellation) with the layer and the workers that had not answered. */
@@ -318,24 +343,10 @@ class GroupCall {
     const who = [...(silent.length > 0 ? [`no answer from worker ${silent.join(', ')}`] : []), ...failed].join('; ');
     return new KofnError(
       'DEADLINE_EXCEEDED',
-      `${reason.message}: layer ${this.#name} had ${this.#arrivals.length} of ${this.#group.code.k} blocks (${who})`,
+      `${reason.message}: layer ${this.#outputs.name} had ${this.#arrivals.length} of ${this.#group.code.k} blocks (${who})`,
       { cause: reason },
     );
   }
-}
-
-function partOf(deployed: DeployedLayer, plans: DecodePlans, input: Tensor): Part {
-  const { layer, encoding } = deployed;
-  const shape = outputShape(layer, input.shape);
-  const replyUnits = encoding.partition.groups * encoding.partition.blockUnits;
-  const [batch, spatial] =
-    layer.conv === undefined ? [elementCount(shape) / layer.units, []] : [shape[0]!, shape.slice(2)];
-  return {
-    deployed,
-    outputShape: shape,
-    replyShape: [batch, replyUnits, ...spatial],
-    decoder: new ProgressiveDecoder({ encoding, plans, batch, inner: elementCount(spatial) }),
-  };
 }
 
 async function quorumOf(quorum: Quorum, calls: readonly Promise<void>[]): Promise<void> {

@@ -33,6 +33,11 @@ export interface ConnectOptions {
    * whose other end is gone is found. Default 2,000.
    */
   readonly silenceMs?: number;
+  /**
+   * Requests that may be under way at once: more are refused, RESOURCE_EXHAUSTED. Calls that may be under way at one worker:
+   * those beyond wait. Default 64.
+   */
+  readonly maxInFlight?: number;
   /** Largest gRPC message. Default 256 MiB. */
   readonly maxMessageBytes?: number;
   /** Who claims shards on the workers. A program that says the same each time keeps its claims. Default: a random name. */
@@ -49,14 +54,19 @@ export interface ResolvedConnectOptions {
   readonly threads: number;
   readonly connectDeadlineMs: number;
   readonly silenceMs: number;
+  readonly maxInFlight: number;
   readonly maxMessageBytes: number;
   readonly hooks: DispatchHooks;
   readonly clock: Clock;
   readonly signal: AbortSignal | undefined;
 }
 
-/** What happens when fewer than k workers are left for a layer: compute the missing blocks here, or fail at once. */
-export type OnLoss = 'local' | 'fail';
+/**
+ * What happens when fewer than k workers are left for a layer: the master computes the missing blocks, other workers do (they
+ * are given the shard where they lack it), or the request fails at once.
+ */
+export const ON_LOSS = ['local', 'resend', 'fail'] as const;
+export type OnLoss = (typeof ON_LOSS)[number];
 
 /** Which linear layers are coded: all that can be, those for which it pays, or these by name. */
 export type LayerChoice = 'all' | 'auto' | readonly string[];
@@ -109,7 +119,7 @@ export const DEFAULT_DEADLINE_MS = 60_000;
 
 export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectOptions {
   const { workers, engine = 'auto', threads = 1, connectDeadlineMs = 10_000, maxMessageBytes = 2 ** 28 } = options;
-  const { id = randomUUID(), silenceMs = 2_000 } = options;
+  const { id = randomUUID(), silenceMs = 2_000, maxInFlight = 64 } = options;
   if (!Array.isArray(workers) || workers.length === 0) {
     throw new KofnError('INVALID_ARGUMENT', 'workers: give at least one address, as host:port');
   }
@@ -133,6 +143,7 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
   requireWhole('threads', threads, 1, 1024);
   requireRange('connectDeadlineMs', connectDeadlineMs, 1, 2 ** 31 - 1);
   requireRange('silenceMs', silenceMs, 100, 2 ** 31 - 1);
+  requireWhole('maxInFlight', maxInFlight, 1, 65_536);
   requireWhole('maxMessageBytes', maxMessageBytes, 1024, 2 ** 31 - 1);
   return {
     id,
@@ -141,6 +152,7 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
     threads,
     connectDeadlineMs,
     silenceMs,
+    maxInFlight,
     maxMessageBytes,
     hooks: options.hooks ?? {},
     clock: options.clock ?? systemClock,
@@ -150,6 +162,9 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
 
 /** The code for `workers` machines and r parity blocks. Throws INVALID_ARGUMENT. */
 export function resolveCode(options: CodeOptions, workers: number): ResolvedCode {
+  if (options.onLoss !== undefined && !ON_LOSS.includes(options.onLoss)) {
+    throw new KofnError('INVALID_ARGUMENT', `onLoss: "${String(options.onLoss)}" is not one of ${ON_LOSS.join(', ')}`);
+  }
   const parity = options.parity ?? (options.code === 'uncoded' ? 0 : 1);
   requireWhole('parity', parity, 0, 1024);
   const code = options.code ?? defaultCode(parity);

@@ -45,7 +45,7 @@ export interface PlaceOptions {
 }
 
 /**
- * Puts the shards of `layers` and returns what dispatch needs but for its local blocks. Throws what a worker answered
+ * Puts the shards of `layers` and returns what dispatch needs but for what recovers. Throws what a worker answered
  * (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …), naming it.
  */
 export async function placeLayers(
@@ -53,7 +53,7 @@ export async function placeLayers(
   { n }: ResolvedCode,
   connections: readonly Connection[],
   { clock, signal, owner, onBytes }: PlaceOptions,
-): Promise<Omit<DeployedGroup, 'local'>> {
+): Promise<Omit<DeployedGroup, 'local' | 'resends'>> {
   const names = layers.map(({ layer }) => layer.name).join(', ');
   const sent = new Array<number>(n).fill(0);
   let total = 0;

@@ -1,13 +1,18 @@
 /**
- * Blocks computed by the master itself, for layers that fewer than k workers are left for (or whose input is not
- * finite). Used by dispatch.ts under the policy `onLoss: 'local'`.
+ * What gives blocks that their own workers cannot, for layers that fewer than k workers are left for: the master's engine
+ * (`onLoss: 'local'`, and whenever the input is not finite), or other workers (`onLoss: 'resend'`). Used by dispatch.ts.
  *
- * Invariant: a block's session is opened at its first use and kept, so that only the first request after a loss pays.
+ * Invariants
+ * 1. What a recovery opens or sends once is there for the next: only the first request after a loss pays.
+ * 2. A block is opened here once and sent to a worker once, however many requests need it.
  */
-import type { Tensor, Tensors } from '@kofn/core';
+import { KofnError, openScope, type Clock, type Scope, type Tensor, type Tensors } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
 import { imageOfFiles, type ModelFiles } from '@kofn/graph';
+import type { Owner, ShardFiles } from '@kofn/wire';
+import type { Connection } from './connection.js';
 import { openLocally } from './local-session.js';
+import type { Erasure } from './report.js';
 
 export class LocalBlocks implements AsyncDisposable {
   readonly #engine: Engine;
@@ -38,4 +43,70 @@ export class LocalBlocks implements AsyncDisposable {
     this.#sessions.clear();
     for (const result of opened) if (result.status === 'fulfilled') await result.value[Symbol.asyncDispose]();
   }
+}
+
+/** Shards on their way to workers that compute them in place of others. */
+export class Resends implements AsyncDisposable {
+  readonly #owner: Owner;
+  readonly #shard: (block: number) => ShardFiles;
+  readonly #life: Scope;
+  /** By worker and shard. */
+  readonly #puts = new Map<string, Promise<void>>();
+
+  /** `shard(block)` makes data block `block`'s shard anew. */
+  constructor(clock: Clock, owner: Owner, shard: (block: number) => ShardFiles) {
+    this.#owner = owner;
+    this.#shard = shard;
+    this.#life = openScope(clock);
+  }
+
+  /** Puts the shard of `block` to `connection`'s worker. It goes on when a request that waits ends. Throws as `WorkerClient.put`. */
+  give(connection: Connection, block: number): Promise<void> {
+    const key = `${connection.index} ${block}`;
+    let put = this.#puts.get(key);
+    if (put === undefined) {
+      put = this.#put(connection, block).finally(() => this.#puts.delete(key));
+      this.#puts.set(key, put);
+      put.catch(() => undefined); // whoever waits hears of it
+    }
+    return put;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#life.abort(new KofnError('CANCELLED', 'the model was closed meanwhile'));
+    await Promise.allSettled(this.#puts.values());
+    this.#life[Symbol.dispose]();
+  }
+
+  async #put(connection: Connection, block: number): Promise<void> {
+    const { signal } = this.#life;
+    const shard = this.#shard(block);
+    const bytes = shard.model.byteLength + shard.weights.byteLength;
+    await connection.ask(client => client.put(shard, { signal, owner: this.#owner }), { signal, bytes });
+    connection.shards.add(shard.name);
+  }
+}
+
+/**
+ * The worker to ask for shard `name` instead of those that `failed` to bring it; none when nobody is left. One that holds it
+ * comes first, then the one that has the least of the layer, `load`, as a spare has. A worker that failed once because it does
+ * not hold the shard may be given it.
+ */
+export function substitute(
+  connections: readonly Connection[],
+  {
+    name,
+    failed,
+    load,
+  }: { name: string; failed: readonly Erasure[]; load: { get(worker: number): number | undefined } },
+): Connection | undefined {
+  const isSpent = ({ worker, code }: Erasure, i: number) =>
+    code !== 'NOT_FOUND' || failed.slice(0, i).some(before => before.worker === worker);
+  const excluded = new Set(failed.filter(isSpent).map(({ worker }) => worker));
+  const able = connections.filter(({ index, takesCalls, isFull }) => takesCalls && !isFull && !excluded.has(index));
+  const cost = ({ index, shards }: Connection) => (shards.has(name) ? -1 : (load.get(index) ?? 0));
+  return able.reduce<Connection | undefined>(
+    (best, each) => (best === undefined || cost(each) < cost(best) ? each : best),
+    undefined,
+  );
 }

@@ -36,6 +36,8 @@ export interface LayerReport {
   readonly recovered: { readonly lost: readonly number[]; readonly late: readonly number[] };
   /** Data blocks that the master computed itself because fewer than k workers were left or the input is not finite. */
   readonly computedHere: readonly number[];
+  /** Blocks that another worker was asked for because fewer than k were left (`onLoss: 'resend'`). */
+  readonly resent: readonly number[];
   /** Factor by which this decode set multiplies float rounding; 1 when nothing was solved for. */
   readonly errorGain: number;
   /**

@@ -17,6 +17,7 @@ describe('connect options', () => {
       threads: 1,
       connectDeadlineMs: 10_000,
       silenceMs: 2_000,
+      maxInFlight: 64,
       maxMessageBytes: 2 ** 28,
       hooks: {},
       signal: undefined,

@@ -4,9 +4,10 @@
  * Invariants
  * 1. Every request settles: with its reply, with the signal's reason at once, or with UNAVAILABLE when the stream ends.
  * 2. A reply whose request is over is counted and dropped.
- * 3. `kofn_cancel` goes only to a peer that has the extension `kofn.cancel`.
+ * 3. A request is in flight until it has settled and its frame has left; beyond `maxInFlight` it is refused.
+ * 4. `kofn_cancel` goes only to a peer that has the extension `kofn.cancel`.
  */
-import { abortReason, isErrorCode, KofnError, type Tensors } from '@kofn/core';
+import { abortable, abortReason, isErrorCode, KofnError, type Tensors } from '@kofn/core';
 import type { Channel, DuplexCall } from './channel.js';
 import { decodeTensors, encodeTensors } from './infer-codec.js';
 import { codecs, METHODS, type InferParameter } from './protos.js';
@@ -39,15 +40,20 @@ interface Pending {
 export class InferStream {
   readonly #channel: Channel;
   readonly #canCancel: boolean;
+  readonly #maxInFlight: number;
   readonly #pending = new Map<string, Pending>();
   #call: DuplexCall | undefined;
   #requests = 0;
   #closed = false;
   #lateReplies = 0;
+  #inFlight = 0;
+  /** Each waits for one more place. */
+  readonly #waiting = new Set<() => void>();
 
-  constructor(channel: Channel, options: { canCancel: boolean }) {
+  constructor(channel: Channel, options: { canCancel: boolean; maxInFlight?: number | undefined }) {
     this.#channel = channel;
     this.#canCancel = options.canCancel;
+    this.#maxInFlight = options.maxInFlight ?? Infinity;
   }
 
   /** Replies that came after their request was over. */
@@ -55,15 +61,41 @@ export class InferStream {
     return this.#lateReplies;
   }
 
-  /** Throws what the other end answered, UNAVAILABLE, or the signal's reason. */
+  /** Whether a request would be refused now. */
+  get isFull(): boolean {
+    return this.#inFlight >= this.#maxInFlight;
+  }
+
+  /** Resolves when a request leaves its place, or the stream ends; the caller looks again. */
+  async room(signal?: AbortSignal): Promise<void> {
+    let wake!: () => void;
+    const left = new Promise<void>(resolve => (wake = resolve));
+    this.#waiting.add(wake);
+    try {
+      await abortable(left, signal);
+    } finally {
+      this.#waiting.delete(wake);
+    }
+  }
+
+  /** Throws what the other end answered, UNAVAILABLE, RESOURCE_EXHAUSTED (it is full), or the signal's reason. */
   infer(request: InferRequest, { signal, onWritten }: InferOptions = {}): Promise<InferReply> {
     return new Promise<InferReply>((resolve, reject) => {
       if (this.#closed) return reject(this.#closedError());
       if (signal?.aborted) return reject(abortReason(signal));
+      if (this.isFull) return reject(this.#fullError());
       const id = String(++this.#requests);
       const frame = encodeRequest(id, request);
       const call = this.#open();
+      let open = 2; // the frame that leaves, the reply that comes
+      const partly = () => {
+        if (--open > 0) return;
+        this.#inFlight--;
+        this.#wake();
+      };
+      this.#inFlight++;
       const over = () => {
+        partly();
         this.#pending.delete(id);
         signal?.removeEventListener('abort', onAbort);
       };
@@ -79,8 +111,14 @@ export class InferStream {
         reject: error => (over(), reject(error)),
       });
       call.send(frame).then(
-        () => onWritten?.(frame.byteLength),
-        (error: unknown) => this.#pending.get(id)?.reject(KofnError.from(error, 'UNAVAILABLE')),
+        () => {
+          partly();
+          onWritten?.(frame.byteLength);
+        },
+        (error: unknown) => {
+          partly();
+          this.#pending.get(id)?.reject(KofnError.from(error, 'UNAVAILABLE'));
+        },
       );
     });
   }
@@ -97,6 +135,11 @@ export class InferStream {
   close(): void {
     this.#closed = true;
     this.#end(this.#closedError());
+  }
+
+  #fullError(): KofnError {
+    const text = `${this.#channel.address} has ${this.#inFlight} requests under way already; send fewer at once`;
+    return new KofnError('RESOURCE_EXHAUSTED', text);
   }
 
   #closedError(): KofnError {
@@ -149,6 +192,11 @@ export class InferStream {
     this.#call = undefined;
     call?.cancel();
     for (const pending of [...this.#pending.values()]) pending.reject(reason);
+    this.#wake();
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting) wake();
   }
 }
 

@@ -1,5 +1,5 @@
 /** A worker as its callers see it: every method of its protocols, over any Channel. */
-import { KofnError, type Clock } from '@kofn/core';
+import { KofnError } from '@kofn/core';
 import type { CallOptions, Channel } from './channel.js';
 import { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
 import { checkOwner, type Owner } from './owner.js';
@@ -31,27 +31,41 @@ export class WorkerClient {
   readonly #channel: Channel;
   readonly #stream: InferStream;
 
-  private constructor(channel: Channel, metadata: ServerMetadata) {
+  private constructor(channel: Channel, metadata: ServerMetadata, maxInFlight: number | undefined) {
     this.#channel = channel;
     this.metadata = metadata;
-    this.#stream = new InferStream(channel, { canCancel: metadata.extensions.includes(EXTENSIONS.cancel) });
+    const canCancel = metadata.extensions.includes(EXTENSIONS.cancel);
+    this.#stream = new InferStream(channel, { canCancel, maxInFlight });
   }
 
-  /** Asks the other end what it is. Throws PROTOCOL when it is no kofn worker, else what the channel throws. */
-  static async open(channel: Channel, options: CallOptions & { clock?: Clock } = {}): Promise<WorkerClient> {
-    const { signal, deadlineMs } = options;
+  /**
+   * Asks the other end what it is; with more than `maxInFlight` inferences under way more are refused. Throws PROTOCOL when
+   * it is no kofn worker, else what the channel throws.
+   */
+  static async open(channel: Channel, options: CallOptions & { maxInFlight?: number } = {}): Promise<WorkerClient> {
+    const { signal, deadlineMs, maxInFlight } = options;
     const reply = await channel.unary(METHODS.serverMetadata, NOTHING, { signal, deadlineMs });
     const metadata = codecs.serverMetadata.decode(reply);
     if (!metadata.extensions.includes(EXTENSIONS.shardStore)) {
       const what = metadata.name === '' ? 'another kind of server' : `"${metadata.name}"`;
       throw new KofnError('PROTOCOL', `at ${channel.address} answers ${what}, not a kofn worker`);
     }
-    return new WorkerClient(channel, metadata);
+    return new WorkerClient(channel, metadata, maxInFlight);
   }
 
   /** Replies that came after their request was over. */
   get lateReplies(): number {
     return this.#stream.lateReplies;
+  }
+
+  /** Whether an inference would be refused now. */
+  get isFull(): boolean {
+    return this.#stream.isFull;
+  }
+
+  /** Resolves when that may have changed. */
+  room(signal?: AbortSignal): Promise<void> {
+    return this.#stream.room(signal);
   }
 
   async live(options: CallOptions = {}): Promise<boolean> {

@@ -150,4 +150,42 @@ describe('InferStream', () => {
     assert.equal((await stream.infer({ model: 'm', inputs: { x } })).outputs['x']!.dtype, 'float32');
     stream.close();
   });
+
+  it('refuses what is beyond its bound, and tells when there is room', async () => {
+    const held: (() => Promise<void>)[] = [];
+    const arrived = [deferred<void>(), deferred<void>()];
+    await using ends = await pair(
+      server((request, stream) => {
+        arrived[held.push(() => echo(request, stream)) - 1]?.resolve();
+        return Promise.resolve();
+      }),
+    );
+    const stream = new InferStream(ends.channel, { canCancel: true, maxInFlight: 2 });
+    const first = stream.infer({ model: 'm', inputs: { x } });
+    const caller = new AbortController();
+    const second = stream.infer({ model: 'm', inputs: { x } }, { signal: caller.signal });
+    assert.ok(stream.isFull);
+    await assert.rejects(stream.infer({ model: 'm', inputs: { x } }), {
+      code: 'RESOURCE_EXHAUSTED',
+      message: /has 2 requests under way already; send fewer at once/,
+    });
+    await Promise.all(arrived.map(({ promise }) => promise));
+    const room = stream.room();
+    await held[0]!();
+    await first;
+    await room;
+    assert.ok(!stream.isFull);
+    caller.abort();
+    await assert.rejects(second, { code: 'CANCELLED' });
+    const third = stream.infer({ model: 'm', inputs: { x } });
+    const fourth = stream.infer({ model: 'm', inputs: { x } });
+    assert.ok(stream.isFull);
+    const last = stream.room();
+    stream.close();
+    await Promise.all([last, ...[third, fourth].map(each => assert.rejects(each, { code: 'CANCELLED' }))]);
+    const waiting = new AbortController();
+    const never = stream.room(waiting.signal);
+    waiting.abort();
+    await assert.rejects(never, { code: 'CANCELLED' });
+  });
 });

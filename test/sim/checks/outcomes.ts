@@ -3,6 +3,7 @@
  * each ends exactly (exact.ts) or with one error of the kinds that say so; all end by their deadline.
  */
 import { isFiniteTensor, type ErrorCode } from '@kofn/core';
+import type { OnLoss } from '@kofn/master';
 import type { RequestRecord, Violation } from './request.js';
 
 /** Timers fire on time; only sums of floats are not exact. */
@@ -53,14 +54,14 @@ export function checkNoneLost(requests: readonly RequestRecord[]): Violation[] {
   );
 }
 
-export function checkTypedErrors(requests: readonly RequestRecord[], onLoss: 'local' | 'fail'): Violation[] {
+export function checkTypedErrors(requests: readonly RequestRecord[], onLoss: OnLoss): Violation[] {
   return requests.flatMap(({ number, cancelledMs, closedMs, outcome }) => {
     if (!('error' in outcome)) return [];
     const { code, message } = outcome.error;
     const isCovered =
       code === 'CANCELLED'
         ? (cancelledMs ?? closedMs) !== undefined
-        : code !== 'NOT_ENOUGH_WORKERS' || onLoss === 'fail';
+        : code !== 'NOT_ENOUGH_WORKERS' || onLoss !== 'local';
     return isCovered && [...BEYOND, 'CANCELLED'].includes(code)
       ? []
       : [`request ${number} ended with ${code}: ${message}`];

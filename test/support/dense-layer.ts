@@ -1,0 +1,72 @@
+/** A dense layer on workers that are processes of their own, to pause and kill. */
+import assert from 'node:assert/strict';
+import { seededRng } from '@kofn/core';
+import { codedLayer, connect, startLocalWorkers } from 'kofn';
+import type {
+  Cluster,
+  CodedLayer,
+  CodeName,
+  ConnectOptions,
+  DispatchHooks,
+  Fleet,
+  LayerReport,
+  LocalWorkers,
+  OnLoss,
+} from 'kofn';
+
+const UNITS = 12;
+const FAN_IN = 32;
+const rng = seededRng(5);
+const draw = (length: number) => Float32Array.from({ length }, () => rng.normal());
+
+export const weights = { data: draw(UNITS * FAN_IN), shape: [UNITS, FAN_IN] };
+export const x = [[...draw(FAN_IN)]];
+const expected = Float64Array.from({ length: UNITS }, (_, unit) =>
+  x[0]!.reduce((sum, value, i) => sum + value * weights.data[unit * FAN_IN + i]!, 0),
+);
+
+export interface LayerSetup extends Pick<ConnectOptions, 'maxInFlight'> {
+  readonly workers?: number;
+  readonly parity?: number;
+  readonly code?: CodeName;
+  readonly onLoss?: OnLoss;
+  readonly systematicGraceMs?: number;
+  readonly hooks?: DispatchHooks;
+}
+
+export async function withLayer(
+  { workers: count = 5, hooks = {}, maxInFlight = 64, ...options }: LayerSetup,
+  work: (layer: CodedLayer, workers: LocalWorkers, cluster: Cluster) => Promise<void>,
+): Promise<void> {
+  await using workers = await startLocalWorkers(count);
+  await using cluster = await connect({ workers: workers.addresses, hooks, maxInFlight });
+  await using layer = await codedLayer({ type: 'dense', weights }, { cluster, ...options });
+  await work(layer, workers, cluster);
+}
+
+export function assertExact(output: ArrayLike<number>): void {
+  expected.forEach((value, i) => assert.ok(Math.abs(output[i]! - value) < 1e-4, `${i}: ${output[i]} ${value}`));
+}
+
+/** Runs the layer once; the answer must be exact. */
+export async function exact(layer: CodedLayer, deadlineMs = 20_000): Promise<LayerReport> {
+  const { output, report } = await layer.run(x, { deadlineMs });
+  assertExact(output.data);
+  return report.layers[0]!;
+}
+
+/** Resolves with the first snapshot of the fleet that `holds`. */
+export function untilFleet(cluster: Cluster, holds: (fleet: Fleet) => boolean): Promise<Fleet> {
+  return new Promise(resolve => {
+    if (holds(cluster.workers)) return resolve(cluster.workers);
+    const stop = cluster.onFleetChange(fleet => {
+      if (!holds(fleet)) return;
+      stop();
+      resolve(fleet);
+    });
+  });
+}
+
+export async function untilLost(cluster: Cluster, ...lost: readonly number[]): Promise<void> {
+  await untilFleet(cluster, fleet => lost.every(worker => fleet[worker]!.state !== 'ready'));
+}
