@@ -1,0 +1,8 @@
+// What this repository's benchmarks and fault tests use beside the public API, as `kofn/measure`: nothing here is promised to stay.
+export { compareOutputs, WRONG_ABOVE, type OutputError } from './compare.js';
+export { loadDemoData, type DemoData } from './demo-data.js';
+export { KillPlan, signalProcess, type KillOutcome } from './kill-plan.js';
+export { note, openProgress } from './progress.js';
+export { Reference } from './reference.js';
+export { formatBytes, formatMs } from './render.js';
+export { largest, percentile, roundMs } from './stats.js';
