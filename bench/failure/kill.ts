@@ -16,6 +16,9 @@
  * 1. Bounded: MAX_KILLS rounds at most, none begins after BUDGET_MS, every wait has a deadline.
  * 2. Only processes that `startLocalWorkers` started are signalled.
  */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { openScope, seededRng, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
 import { codedModel, connect, startLocalWorkers, type Cluster, type DispatchHooks, type LocalWorkers } from 'kofn';
@@ -68,7 +71,10 @@ report();
 async function measure(): Promise<Round[]> {
   const done: Round[] = [];
   const expected = await expectedOutputs();
-  const fleet = await Promise.all(Array.from({ length: WORKERS }, () => startLocalWorkers(1)));
+  // Kept until the end: removing a dead worker's folder would block this process, the master, in the request it measures.
+  const folder = mkdtempSync(path.join(tmpdir(), 'kofn-bench-'));
+  const startOne = (slot: number) => startLocalWorkers(1, { dataDir: path.join(folder, String(slot)) });
+  const fleet = await Promise.all(Array.from({ length: WORKERS }, (_, slot) => startOne(slot)));
   try {
     using progress = openProgress(' kills {bar} {value}/{total} | {eta} s left', kills);
     const start = systemClock.now();
@@ -76,11 +82,12 @@ async function measure(): Promise<Round[]> {
       const worker = round % WORKERS;
       done.push(await killOnce(fleet, worker, picture => expected[picture]!, round));
       await fleet[worker]!.close();
-      if (round + 1 < kills) [fleet[worker]] = [await startLocalWorkers(1)];
+      if (round + 1 < kills) fleet[worker] = await startOne(worker);
       progress.update(round + 1);
     }
   } finally {
     await Promise.all(fleet.map(workers => workers.close()));
+    rmSync(folder, { recursive: true });
   }
   return done;
 }
