@@ -140,7 +140,7 @@ async function killOnce(
   };
 }
 
-function timed({ beforeSend, afterWrite }: DispatchHooks): { hooks: DispatchHooks; spentMs: () => number } {
+function timed(hooks: DispatchHooks): { hooks: DispatchHooks; spentMs: () => number } {
   let spent = 0;
   const time = (work: () => void) => {
     const start = systemClock.now();
@@ -149,8 +149,8 @@ function timed({ beforeSend, afterWrite }: DispatchHooks): { hooks: DispatchHook
   };
   return {
     hooks: {
-      beforeSend: call => time(() => beforeSend?.(call)),
-      afterWrite: call => time(() => afterWrite?.(call)),
+      beforeSend: call => time(() => hooks.beforeSend?.(call)),
+      afterWrite: call => time(() => hooks.afterWrite?.(call)),
     },
     spentMs: () => spent,
   };

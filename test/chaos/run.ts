@@ -25,7 +25,7 @@ const DEADLINE_MS = 10_000;
 /** A deadline is a timer: it may fire this much late, and as much more as the event loop stood still. */
 const TIMER_SLACK_MS = 100;
 const BLOCK_MS = 500;
-const BLOCK_ONE_IN = 120;
+const BLOCK_ONE_IN = 60;
 const MAX_FAULT_MS = 6_000;
 const HEAL_MS = 20_000;
 const LAST_FAULT_AT = 0.9;
