@@ -7,9 +7,11 @@
  *             frame is written (KillPlan). It counts when the report shows no arrival from I.
  *   baseline  the master has seen the loss and worker I has exited; warm-up with the four; then one request on the same picture.
  *             Deployed for five, four alive, the fifth block an erasure from the start.
- * A new process then takes the place of worker I. I goes round all five, so one kill in five hits the parity block.
- * Every request runs alone. Not measured: a network, a machine for each worker. Here all share the cores, so a kill's
- * latency also has the system's work on the process that dies, and the stop that the hook waits for (column "hooks").
+ *   control   the baseline once more, while a sixth worker that is no part of the fleet is stopped and killed at the same moment:
+ *             what the machine that all share spends on a process that dies, whoever it is.
+ * Baseline and control change places each round. A new process then takes the place of worker I. I goes round all five, so one kill in five hits the parity block.
+ * Every request runs alone. Not measured: a network, a machine for each worker. kill / baseline is the ratio that has the
+ * target; kill / control is what is left of it without the shared cores.
  * --check exits 1 when a target is missed.
  *
  * Invariants
@@ -34,10 +36,14 @@ import {
 } from 'kofn/measure';
 
 const WORKERS = 5;
+/** Place of the sixth worker, which no cluster knows. */
+const BYSTANDER = WORKERS;
 const KILLS = 100;
 const MAX_KILLS = 1000;
 /** Enough that a new deployment answers as fast as an old one: with 12 the baseline, which runs later, looked faster than it is. */
 const WARM_UP = 40;
+/** Between the requests that are measured, once the deployment is warm. */
+const SETTLE = 20;
 const RATIO_TARGET = 1.1;
 const BUDGET_MS = 300_000;
 const DEADLINE_MS = 20_000;
@@ -48,11 +54,12 @@ interface Round {
   readonly hit: boolean;
   readonly killMs: number;
   readonly baselineMs: number;
+  readonly controlMs: number;
   /** The last request of the warm-up, with all five. */
   readonly healthyMs: number;
   /** Of `killMs`, what the hooks took: the stop, the wait for it, the kill. */
   readonly hooksMs: number;
-  /** Whether both answers are the uncoded model's. */
+  /** Whether all answers are the uncoded model's. */
   readonly exact: boolean;
 }
 
@@ -75,15 +82,16 @@ async function measure(): Promise<Round[]> {
   // Kept until the end: removing a dead worker's folder would block this process, the master, in the request it measures.
   const folder = mkdtempSync(path.join(tmpdir(), 'kofn-bench-'));
   const startOne = (slot: number) => startLocalWorkers(1, { dataDir: path.join(folder, String(slot)) });
-  const fleet = await Promise.all(Array.from({ length: WORKERS }, (_, slot) => startOne(slot)));
+  const fleet = await Promise.all(Array.from({ length: WORKERS + 1 }, (_, slot) => startOne(slot)));
   try {
     using progress = openProgress(' kills {bar} {value}/{total} | {eta} s left', kills);
     const start = systemClock.now();
     for (let round = 0; round < kills && systemClock.now() - start < BUDGET_MS; round++) {
       const worker = round % WORKERS;
       done.push(await killOnce(fleet, worker, picture => expected[picture]!, round));
-      await fleet[worker]!.close();
-      if (round + 1 < kills) fleet[worker] = await startOne(worker);
+      if (round + 1 < kills) {
+        [fleet[worker], fleet[BYSTANDER]] = await Promise.all([startOne(worker), startOne(BYSTANDER)]);
+      }
       progress.update(round + 1);
     }
   } finally {
@@ -102,55 +110,64 @@ async function killOnce(
   const pidOf = (index: number) => fleet[index]!.pidOf(0);
   const kill = { worker, request: WARM_UP };
   const plan = new KillPlan([kill], pidOf, systemClock);
-  const { hooks, spentMs } = timed(plan.hooks);
+  const controlFirst = round % 2 === 1; // the later a request, the warmer
+  // In the place of a survivor whose frame is written: the bystander.
+  const decoy = { worker: (worker + 1) % WORKERS, request: kill.request + (SETTLE + 1) * (controlFirst ? 1 : 2) };
+  const control = new KillPlan([decoy], () => pidOf(BYSTANDER), systemClock);
+  const { hooks, spentMs } = timed([plan.hooks, control.hooks]);
   await using cluster = await connect({
     id: 'bench-kill', // the same owner each time: survivors keep their shards
-    workers: fleet.map(({ addresses }) => addresses[0]!),
+    workers: fleet.slice(0, WORKERS).map(({ addresses }) => addresses[0]!),
     hooks,
   });
   // Not closed, which would take its shards from the survivors: the cluster's close alone leaves them.
   const model = await codedModel(data.modelPath, { cluster, parity: 1, layers: 'all', onLoss: 'fail' });
   const picture = round % data.count;
   const ask = (of: number) => model.run(data.inputs(of), { deadlineMs: DEADLINE_MS });
-  const warmUp = async () => {
+  const warmUp = async (requests: number) => {
     let ms = 0;
-    for (let i = 0; i < WARM_UP; i++) ms = (await ask((picture + i) % data.count)).report.ms;
+    for (let i = 0; i < requests; i++) ms = (await ask((picture + i) % data.count)).report.ms;
     return ms;
   };
   const isExact = (outputs: Tensors) =>
     Object.values(compareOutputs(outputs, expected(picture))).every(({ maxRelError }) => maxRelError <= WRONG_ABOVE);
 
-  const healthyMs = await warmUp();
+  const healthyMs = await warmUp(WARM_UP);
   const before = spentMs();
   const killed = await ask(picture);
   const hooksMs = spentMs() - before;
   plan.requestEnded(kill.request, killed.report);
   await fleet[worker]!.kill(0);
   await untilLost(cluster, worker);
-  await warmUp();
-  const baseline = await ask(picture);
+  await warmUp(SETTLE);
+  const first = await ask(picture);
+  await warmUp(SETTLE);
+  const second = await ask(picture);
+  const [baseline, controlled] = controlFirst ? [second, first] : [first, second];
+  await fleet[BYSTANDER]!.kill(0);
   return {
     worker,
     hit: plan.outcomes[0]!.hit,
     killMs: killed.report.ms,
     baselineMs: baseline.report.ms,
+    controlMs: controlled.report.ms,
     healthyMs,
     hooksMs,
-    exact: isExact(killed.outputs) && isExact(baseline.outputs),
+    exact: [killed, baseline, controlled].every(({ outputs }) => isExact(outputs)),
   };
 }
 
-function timed(hooks: DispatchHooks): { hooks: DispatchHooks; spentMs: () => number } {
+function timed(all: readonly DispatchHooks[]): { hooks: DispatchHooks; spentMs: () => number } {
   let spent = 0;
-  const time = (work: () => void) => {
+  const time = (work: (hooks: DispatchHooks) => void) => {
     const start = systemClock.now();
-    work();
+    all.forEach(work);
     spent += systemClock.now() - start;
   };
   return {
     hooks: {
-      beforeSend: call => time(() => hooks.beforeSend?.(call)),
-      afterWrite: call => time(() => hooks.afterWrite?.(call)),
+      beforeSend: call => time(hooks => hooks.beforeSend?.(call)),
+      afterWrite: call => time(hooks => hooks.afterWrite?.(call)),
     },
     spentMs: () => spent,
   };
@@ -176,18 +193,17 @@ async function expectedOutputs(): Promise<Tensors[]> {
 
 function report(): void {
   const hits = rounds.filter(({ hit }) => hit);
-  const kill = hits.map(({ killMs }) => killMs);
-  const baseline = hits.map(({ baselineMs }) => baselineMs);
-  const value = percentile(kill, 50);
-  const base = percentile(baseline, 50);
-  const ratio = value === null || base === null ? null : value / base;
+  const of = (figure: 'killMs' | 'baselineMs' | 'controlMs' | 'healthyMs' | 'hooksMs') =>
+    hits.map(round => round[figure]);
+  const median = (values: readonly number[]) => roundMs(percentile(values, 50));
+  const [kill, baseline, control] = [of('killMs'), of('baselineMs'), of('controlMs')];
+  const ratio = ratioOf(kill, baseline);
   const exact = rounds.filter(round => round.exact).length;
-  const complete = rounds.length === kills && hits.length === kills;
-  const holds = ratio !== null && ratio <= RATIO_TARGET && exact === kills && complete;
+  const holds = ratio !== null && ratio <= RATIO_TARGET && exact === kills && hits.length === kills;
   const figures = {
     name: 'kill',
-    value: roundMs(value),
-    baseline: roundMs(base),
+    value: median(kill),
+    baseline: median(baseline),
     ratio: roundMs(ratio),
     target: RATIO_TARGET,
     holds,
@@ -195,34 +211,39 @@ function report(): void {
     kills: rounds.length,
     hits: hits.length,
     exact,
-    healthyMs: roundMs(
-      percentile(
-        hits.map(({ healthyMs }) => healthyMs),
-        50,
-      ),
-    ),
-    hooksMs: roundMs(
-      percentile(
-        hits.map(({ hooksMs }) => hooksMs),
-        50,
-      ),
-    ),
+    control: {
+      value: median(control),
+      ratio: roundMs(ratioOf(kill, control)),
+      spread: { value: quartiles(control), ratio95: ratioInterval(kill, control) },
+    },
+    healthyMs: median(of('healthyMs')),
+    hooksMs: median(of('hooksMs')),
   };
   if (flags.json) console.log(JSON.stringify(figures));
-  else {
-    const range = (of: readonly (number | null)[]) => of.map(ms => ms?.toFixed(2) ?? '–').join(' … ');
-    const { spread } = figures;
-    console.log('| request | median, ms | middle half, ms |\n|---|---|---|');
-    console.log(`| its worker is killed | ${range([value])} | ${range(spread.value)} |`);
-    console.log(`| worker absent (baseline) | ${range([base])} | ${range(spread.baseline)} |`);
-    console.log(`| all five alive | ${range([figures.healthyMs])} | |`);
-    console.log(`| hooks, of the first | ${range([figures.hooksMs])} | |`);
+  else print(figures);
+  if (flags.check && !holds) process.exitCode = 1;
+
+  function print({ spread, control: other }: typeof figures): void {
+    const cells = (...values: readonly (number | null)[]) => values.map(value => value?.toFixed(2) ?? '–').join(' … ');
+    console.log('| request | median, ms | middle half, ms | kill / this | 95 % |\n|---|---|---|---|---|');
+    console.log(`| kill: its worker dies | ${cells(figures.value)} | ${cells(...spread.value)} | | |`);
+    const against = cells(...spread.ratio95);
     console.log(
-      `\nratio ${range([ratio])} (95 % ${range(spread.ratio95)}; target ≤ ${RATIO_TARGET.toFixed(2)}), ` +
-        `${hits.length} of ${rounds.length} kills hit, ${exact} exact: ${holds ? '✓' : '✗'}`,
+      `| baseline: worker absent | ${cells(figures.baseline)} | ${cells(...spread.baseline)} | ${cells(ratio)} | ${against} |`,
+    );
+    const ofControl = `${cells(other.value)} | ${cells(...other.spread.value)} | ${cells(other.ratio)}`;
+    console.log(`| control: a bystander dies | ${ofControl} | ${cells(...other.spread.ratio95)} |`);
+    console.log(`| all five alive | ${cells(figures.healthyMs)} | | | |`);
+    console.log(
+      `\n${hits.length} of ${rounds.length} kills hit, ${exact} exact, hooks ${cells(figures.hooksMs)} ms; ` +
+        `ratio ${cells(ratio)}, target ≤ ${RATIO_TARGET.toFixed(2)} ${holds ? '✓' : '✗'}`,
     );
   }
-  if (flags.check && !holds) process.exitCode = 1;
+}
+
+function ratioOf(kill: readonly number[], other: readonly number[]): number | null {
+  const [value, base] = [percentile(kill, 50), percentile(other, 50)];
+  return value === null || base === null ? null : value / base;
 }
 
 function quartiles(values: readonly number[]): (number | null)[] {
