@@ -63,10 +63,10 @@ export async function runChaos({ requests, seed, onProgress }: ChaosOptions): Pr
   const start = performance.now();
   const data = await loadDemoData();
   const expected = await expectedOutputs(data.modelPath, data.inputs);
-  await using bench = await Fleet.start();
-  await using cluster = await connect({ workers: bench.addresses });
+  await using fleet = await Fleet.start();
+  await using cluster = await connect({ workers: fleet.addresses });
   const model = await codedModel(data.modelPath, { cluster, parity: 1, layers: 'all' });
-  const faults = new FaultRunner(bench, seed, requests);
+  const faults = new FaultRunner(fleet, seed, requests);
   const rng = seededRng(seed + 1);
   const resources = new Resources();
   const times: number[] = [];
@@ -95,7 +95,7 @@ export async function runChaos({ requests, seed, onProgress }: ChaosOptions): Pr
     if (isBlocked) blocks++;
     if (performance.now() - begin > DEADLINE_MS + TIMER_SLACK_MS + (isBlocked ? BLOCK_MS : 0)) late++;
     faults.after(report);
-    if (request % Math.ceil(requests / SAMPLES) === 0) resources.sample(request / requests, bench.pids());
+    if (request % Math.ceil(requests / SAMPLES) === 0) resources.sample(request / requests, fleet.pids());
     onProgress?.(request + 1, faults.current, request + 1 - times.length);
   }
   await faults.end();
