@@ -12,8 +12,8 @@
  * Baseline and control change places each round. A new process then takes the place of worker I, which goes round all five, so
  * one kill in five hits the parity block. Every request runs alone. Not measured: a network, a machine for each worker.
  * kill / baseline is the ratio that has the target; kill / control is what is left of it without the shared cores.
- * Measured on two busy cores, 100 kills: kill / baseline 1.26, kill / control 0.84. What exceeds the baseline is the system's
- * work on a dying process; the loss itself costs the request nothing that could be told from it.
+ * Measured on two busy cores, 100 kills: kill / baseline 1.26, kill / control 0.84. A bystander's death costs the request no
+ * less than its own worker's: as far as this can tell, what exceeds the baseline is the shared cores'.
  * --check exits 1 when a target is missed.
  *
  * Invariants
