@@ -5,12 +5,14 @@
  * Invariants
  * 1. A worker does not outlive this process: `close` waits until it has exited; when this process exits or crashes it is killed; and when
  *    this process is killed, the worker sees its standard input end and exits by itself.
- * 2. Data directories made here are removed once their worker has exited.
+ * 2. Data directories made here are removed once their worker has exited, without holding this process up: it may be a master with
+ *    requests under way. Only when this process exits itself are they removed at once.
  * 3. Either all workers start or none is left.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -41,6 +43,7 @@ export interface LocalWorker {
 const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '131072' };
 const EXIT_WAIT_MS = 5_000;
 const STDERR_TAIL = 2_000;
+const WHOLE = { recursive: true, force: true };
 
 export class LocalWorkers implements AsyncDisposable {
   readonly #children: readonly Child[];
@@ -140,17 +143,17 @@ class Child {
   address = '';
   exited = false;
   readonly #process: ChildProcess;
-  readonly #removeDir: (() => void) | undefined;
+  /** Temporary, removed with the child. */
+  readonly #folder: string | undefined;
   #stderr = '';
 
   constructor(index: number, { engine = 'auto', threads = 1, dataDir }: LocalWorkerOptions) {
-    const folder = dataDir === undefined ? mkdtempSync(path.join(tmpdir(), 'kofn-worker-')) : undefined;
-    if (folder !== undefined) this.#removeDir = () => rmSync(folder, { recursive: true, force: true });
+    this.#folder = dataDir === undefined ? mkdtempSync(path.join(tmpdir(), 'kofn-worker-')) : undefined;
     this.#process = spawn(
       process.execPath,
       [
         workerBin(),
-        ...['--listen', '127.0.0.1:0', '--data-dir', folder ?? path.join(dataDir!, `worker-${index}`)],
+        ...['--listen', '127.0.0.1:0', '--data-dir', this.#folder ?? path.join(dataDir!, `worker-${index}`)],
         ...['--engine', engine, '--threads', String(threads), '--json', '--exit-with-parent'],
       ],
       { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...MALLOC } },
@@ -186,9 +189,9 @@ class Child {
   abandon(): void {
     this.signal('SIGKILL');
     try {
-      this.#removeDir?.();
+      if (this.#folder !== undefined) rmSync(this.#folder, WHOLE);
     } catch {
-      // The process is ending; it may still have been writing.
+      // This process is ending, and the child may still have been writing.
     }
   }
 
@@ -215,8 +218,11 @@ class Child {
       this.#stderr = String(error);
     }
     this.exited = true;
-    untrack(this);
-    this.#removeDir?.();
+    try {
+      if (this.#folder !== undefined) await rm(this.#folder, WHOLE);
+    } finally {
+      untrack(this); // not before: when this process exits meanwhile, `abandon` removes the rest
+    }
   }
 }
 

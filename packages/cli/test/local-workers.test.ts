@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect as connectTcp } from 'node:net';
 import { once } from 'node:events';
@@ -52,6 +53,7 @@ describe('local workers', () => {
     await workers.kill(0);
     assert.equal(alive(first!.pid), false);
     assert.equal(workers.pidOf(0), undefined);
+    assert.equal(readdirSync(folder).length, 1, 'its directory went with it');
     workers.pause(1);
     if (process.platform === 'linux') await untilState(second!.pid, 'T');
     workers.resume(1);
@@ -60,6 +62,18 @@ describe('local workers', () => {
     assert.throws(() => workers.pause(2), /there is no local worker 2; there are 2/);
     await workers.close();
     assert.equal(alive(second!.pid), false);
+  });
+
+  it('leave nothing when their parent exits just as one has', async () => {
+    const script = `
+      import { startLocalWorkers } from '${new URL('../src/local-workers.js', import.meta.url).href}';
+      const workers = await startLocalWorkers(2);
+      void workers.kill(0);
+      const look = () => (workers.pidOf(0) === undefined ? process.exit(7) : setImmediate(look));
+      look();`;
+    const child = spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: 'inherit' });
+    assert.deepEqual(await once(child, 'exit'), [7, null]);
+    assert.deepEqual(readdirSync(folder), []);
   });
 
   it('keep their shards where they are told to', async () => {
