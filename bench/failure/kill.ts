@@ -24,7 +24,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { openScope, seededRng, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
+import { abortable, openScope, seededRng, systemClock, type Tensors } from '@kofn/core';
 import { codedModel, connect, startLocalWorkers, type Cluster, type DispatchHooks, type LocalWorkers } from 'kofn';
 import {
   compareOutputs,
@@ -175,12 +175,17 @@ function timed(all: readonly DispatchHooks[]): { hooks: DispatchHooks; spentMs: 
   };
 }
 
+/** Waits until the master knows that it has lost the worker. */
 async function untilLost(cluster: Cluster, worker: number): Promise<void> {
   using scope = openScope(systemClock, { deadlineMs: DEADLINE_MS, what: `loss of worker ${worker}` });
-  while (cluster.workers[worker]!.state !== 'lost') {
-    throwIfAborted(scope.signal);
-    await new Promise(resolve => setImmediate(resolve));
-  }
+  const isLost = () => ['dead', 'connecting'].includes(cluster.workers[worker]!.state);
+  let stop: () => void = () => undefined;
+  const lost = new Promise<void>(resolve => {
+    const check = () => isLost() && resolve();
+    stop = cluster.onFleetChange(check);
+    check();
+  });
+  await abortable(lost, scope.signal).finally(stop);
 }
 
 /** What ONNX Runtime gives for the pictures of all rounds. */

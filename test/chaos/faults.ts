@@ -1,40 +1,72 @@
 /**
  * What goes wrong in a run, drawn from its seed: one fault after another, each on one worker, so never more than r = 1.
- * A fault lasts and is followed in requests, not in time, so that a seed replays the same faults on any machine.
+ * A fault is followed in requests and in what the master's fleet says, not in time, so that a seed replays the same faults on
+ * any machine. Every kind comes once in each round of KINDS.length faults.
  */
 import type { Rng } from '@kofn/core';
 
-/** Whether a master comes back to a worker whose link broke. While it does not, a run has one such fault, and it is the last. */
-export const MASTER_RECONNECTS = false;
+/**
+ * Whether corruption flips bytes of payloads as well as of frame headers. TCP's checksum is the only one behind which such a
+ * byte stands as long as kofn has none of its own: a flipped one is a wrong number, and a run would say so.
+ */
+export const PAYLOADS_ARE_CHECKED: boolean = false;
 
-const KEEP_LINK = ['pause', 'delay', 'drip', 'hole'] as const;
-const LOSE_LINK = ['kill', 'reset', 'corrupt'] as const;
-export type FaultKind = (typeof KEEP_LINK)[number] | (typeof LOSE_LINK)[number];
+export const KINDS = ['kill', 'pause', 'hole', 'reset', 'corrupt', 'drip', 'delay'] as const;
+export type FaultKind = (typeof KINDS)[number];
+
+/** Between two faults, while one is on, while its worker comes back. */
+export type Phase = 'gap' | 'fault' | 'healing';
+const PHASES: readonly Phase[] = ['gap', 'fault', 'healing'];
 
 export interface Fault {
   readonly kind: FaultKind;
   readonly worker: number;
-  /** Undisturbed requests before it, from when the worker of the fault before answers again. */
+  /** Undisturbed requests before it, from when the worker of the fault before has answered again. */
   readonly gap: number;
+  /** Requests for which it lasts at least. */
   readonly length: number;
+  /** It lasts until the master has given the worker up; else a silent worker comes back before. */
+  readonly untilNoticed: boolean;
+  /** When the master's event loop stands still. */
+  readonly blockIn: Phase | undefined;
+  /** Corruption: of a payload instead of a frame header. */
+  readonly inPayload: boolean;
   readonly seed: number;
 }
 
+const REQUESTS_A_FAULT = 40;
 const MIN_GAP = 3;
 const GAPS = 12;
 const MIN_LENGTH = 2;
 const LENGTHS = 30;
 
-/** The faults of a run in their order; more than can happen in `requests`. The last is due at 90 % of them when links stay lost. */
-export function drawFaults(rng: Rng, requests: number, workers: number): { faults: Fault[]; last: Fault | undefined } {
-  const kinds: readonly FaultKind[] = MASTER_RECONNECTS ? [...KEEP_LINK, ...LOSE_LINK] : KEEP_LINK;
-  const draw = (from: readonly FaultKind[]): Fault => ({
-    kind: from[rng.integer(from.length)]!,
-    worker: rng.integer(workers),
-    gap: MIN_GAP + rng.integer(GAPS),
-    length: MIN_LENGTH + rng.integer(LENGTHS),
-    seed: rng.integer(2 ** 32),
-  });
-  const last = MASTER_RECONNECTS ? undefined : draw(LOSE_LINK);
-  return { faults: Array.from({ length: Math.ceil(requests / (MIN_GAP + MIN_LENGTH)) }, () => draw(kinds)), last };
+/** The faults of a run of at least so many requests. */
+export function drawFaults(rng: Rng, requests: number, workers: number): Fault[] {
+  const rounds = Math.max(1, Math.round(requests / (REQUESTS_A_FAULT * KINDS.length)));
+  return Array.from({ length: rounds }, () => shuffled(rng, KINDS))
+    .flat()
+    .map(kind => {
+      const inPayload = kind === 'corrupt' && PAYLOADS_ARE_CHECKED && rng.integer(2) === 0;
+      return {
+        kind,
+        worker: rng.integer(workers),
+        gap: MIN_GAP + rng.integer(GAPS),
+        length: MIN_LENGTH + rng.integer(LENGTHS),
+        untilNoticed: isNoticed(kind, inPayload) ?? rng.integer(2) === 0,
+        blockIn: PHASES[rng.integer(2 * PHASES.length)],
+        inPayload,
+        seed: rng.integer(2 ** 32),
+      };
+    });
+}
+
+/** Whether a fault ends the link or lets it be; undefined when that depends on how long it lasts. */
+function isNoticed(kind: FaultKind, inPayload: boolean): boolean | undefined {
+  if (kind === 'hole' || kind === 'pause') return undefined;
+  return kind === 'kill' || kind === 'reset' || (kind === 'corrupt' && !inPayload);
+}
+
+function shuffled<T>(rng: Rng, items: readonly T[]): T[] {
+  const left = [...items];
+  return items.map(() => left.splice(rng.integer(left.length), 1)[0]!);
 }

@@ -20,27 +20,40 @@ else print(result);
 if (!result.holds) process.exitCode = 1;
 
 async function withProgress(): Promise<ChaosResult> {
-  const format = ' chaos {bar} {value}/{total} | lost {lost} | {fault}';
-  using progress = openProgress(format, requests, { lost: '0', fault: '' });
-  return await runChaos({
-    ...{ requests, seed },
-    onProgress: (done, fault, lost) => progress.update(done, () => ({ fault, lost: String(lost) })),
-  });
+  let bar: ReturnType<typeof openProgress> | undefined;
+  const format = ' chaos {bar} fault {value}/{total} | {requests} requests, lost {lost} | {fault}';
+  try {
+    return await runChaos({
+      ...{ requests, seed },
+      onProgress({ faults, of, ...about }) {
+        bar ??= openProgress(format, of, { requests: '0', lost: '0', fault: '' });
+        bar.update(faults, () => ({
+          ...{ requests: String(about.requests), lost: String(about.lost), fault: about.fault },
+        }));
+      },
+    });
+  } finally {
+    bar?.[Symbol.dispose]();
+  }
 }
 
-function print({ growth, failures, ...run }: ChaosResult): void {
+function print({ growth, failures, left, ...run }: ChaosResult): void {
   const faults = Object.entries(run.faults).map(([kind, count]) => `${kind} ${count}`);
-  console.log('| requests | lost | wrong | late | unhealed | p50, ms | p99, ms | worst, ms | s |');
-  console.log('|---|---|---|---|---|---|---|---|---|');
+  console.log('| requests | lost | wrong | late | unhealed | false alarms | p50, ms | p99, ms | worst, ms | s |');
+  console.log('|---|---|---|---|---|---|---|---|---|---|');
   const times = [run.p50Ms, run.p99Ms, run.maxMs].map(formatMs);
-  const cells = [run.requests, run.lost, run.wrong, run.late, run.unhealed, ...times, run.seconds];
+  const cells = [run.requests, run.lost, run.wrong, run.late, run.unhealed, run.falseAlarms, ...times, run.seconds];
   console.log(`| ${cells.join(' | ')} |`);
-  console.log(`\nfaults: ${faults.join(', ')}; event loop stopped ${run.blocks} times\n`);
+  console.log(
+    `\nfaults: ${faults.join(', ')}; workers given up and used again ${run.losses} times; ` +
+      `event loop stopped ${run.blocks} times\n`,
+  );
   console.log('| process | what | second quarter | last quarter | flat |\n|---|---|---|---|---|');
   for (const { process: name, figure, second, last, flat } of growth) {
     const [a, b] = [second, last].map(value => (figure === 'rssBytes' ? formatBytes(value) : String(value)));
     console.log(`| ${name} | ${figure} | ${a} | ${b} | ${flat ? '✓' : '✗'} |`);
   }
+  if (left.length > 0) console.log(`\nleft open at the end: ${left.join(', ')}`);
   for (const failure of failures) console.log(failure);
 }
 

@@ -5,6 +5,8 @@ import { connect, createServer, type AddressInfo, type Server, type Socket } fro
 import { after, before, describe, it } from 'mocha';
 import { Link } from './proxy.js';
 
+const bitsIn = (byte: number) => [...byte.toString(2)].filter(bit => bit === '1').length;
+
 describe('a disturbed link', () => {
   let echo: Server;
   before(async () => {
@@ -58,12 +60,28 @@ describe('a disturbed link', () => {
   it('flips one bit of one frame length, then none', () =>
     withLink(async (socket, link) => {
       assert.deepEqual(await echoed(socket, frame(300)), frame(300));
-      link.mode = { kind: 'corrupt', seed: 1 };
+      link.mode = { kind: 'corrupt', seed: 1, inPayload: false };
       const spoiled = await echoed(socket, frame(10));
       assert.ok([0x40, 0x80].includes(spoiled[0]!), String(spoiled[0]));
       assert.deepEqual(spoiled.subarray(1), frame(10).subarray(1));
       assert.deepEqual(await echoed(socket, frame(20)), frame(20));
     }));
+
+  it('flips one bit of one payload, there or back', async () => {
+    // On the way there its first 24 bytes are a client's preface, on the way back a frame of another type.
+    const sent = Buffer.concat([frame(15), frame(300)]);
+    sent[24 + 3] = 0; // a DATA frame
+    for (let seed = 0; seed < 8; seed++) {
+      await withLink(async (socket, link) => {
+        link.mode = { kind: 'corrupt', seed, inPayload: true };
+        const back = await echoed(socket, sent);
+        const flips = [...back].map((byte, at) => bitsIn(byte ^ sent[at]!));
+        assert.equal(flips.reduce((a, b) => a + b), 1); // prettier-ignore
+        assert.ok(flips.indexOf(1) >= 24 + 9, `byte ${flips.indexOf(1)} is no payload`);
+        assert.deepEqual(await echoed(socket, frame(20)), frame(20));
+      });
+    }
+  });
 
   it('resets what is open and what comes', () =>
     withLink(async (socket, link) => {

@@ -17,15 +17,19 @@ export type LinkMode =
   /** Connections are reset, those that come too. */
   | { readonly kind: 'reset' }
   /**
-   * Flips one bit in the next HTTP/2 frame header on the way back: in its length, so that the receiver must notice. Bytes of a
-   * payload are not flipped: TCP's checksum is the only one there is, and behind it such a byte is a wrong number.
+   * Flips one bit, once a connection: in the length in the next HTTP/2 frame header on the way back, which the receiver must
+   * notice; or `inPayload`, in any byte of the next DATA frames there or back, which only a checksum above TCP's can notice.
    */
-  | { readonly kind: 'corrupt'; readonly seed: number }
+  | { readonly kind: 'corrupt'; readonly seed: number; readonly inPayload: boolean }
   | { readonly kind: 'drip'; readonly bytes: number; readonly everyMs: number }
   | { readonly kind: 'delay'; readonly ms: number };
 
 const MAX_HELD = 256 * 1024;
 const FRAME_HEADER = 9;
+const FRAME_TYPE = 3;
+const DATA_FRAME = 0;
+/** What a client sends before its first frame (RFC 9113, 3.4). */
+const PREFACE = 24;
 
 export class Link implements AsyncDisposable {
   /** Port of what is behind it, for connections that come from now on. */
@@ -79,7 +83,7 @@ class Pipe {
   readonly #source: Socket;
   readonly #sink: Socket;
   readonly #isReply: boolean;
-  readonly #frames = new FrameCursor();
+  readonly #frames: FrameCursor;
   readonly #held: { bytes: Buffer; since: number }[] = [];
   #heldBytes = 0;
   #ended = false;
@@ -91,6 +95,7 @@ class Pipe {
     this.#source = source;
     this.#sink = sink;
     this.#isReply = isReply;
+    this.#frames = new FrameCursor(isReply ? 0 : PREFACE);
     source.setNoDelay(true);
     source.on('data', (bytes: Buffer) => this.#hold(bytes));
     source.on('end', () => {
@@ -153,34 +158,77 @@ class Pipe {
   }
 
   #disturbed(bytes: Buffer): Buffer {
-    const header = this.#isReply ? this.#frames.pass(bytes) : undefined;
-    if (this.#mode.kind !== 'corrupt' || header === undefined) return bytes;
+    const frames = this.#frames.pass(bytes);
+    if (this.#mode.kind !== 'corrupt') return bytes;
+    const flip = this.#mode.inPayload
+      ? this.#inPayload(frames, this.#mode.seed)
+      : this.#inHeader(frames, this.#mode.seed);
+    if (flip === undefined) return bytes;
     const copy = Buffer.from(bytes);
-    copy[header]! ^= 0x40 << seededRng(this.#mode.seed).integer(2);
+    copy[flip.at]! ^= flip.bit;
     this.#mode = { kind: 'forward' };
     return copy;
   }
+
+  #inHeader({ header }: Frames, seed: number): Flip | undefined {
+    if (!this.#isReply || header === undefined) return undefined;
+    return { at: header, bit: 0x40 << seededRng(seed).integer(2) };
+  }
+
+  #inPayload({ data }: Frames, seed: number): Flip | undefined {
+    const rng = seededRng(seed);
+    const isMine = this.#isReply === (rng.integer(2) === 0);
+    const size = data.reduce((sum, { length }) => sum + length, 0);
+    if (!isMine || size === 0) return undefined;
+    let offset = rng.integer(size);
+    for (const { at, length } of data) {
+      if (offset < length) return { at: at + offset, bit: 1 << rng.integer(8) };
+      offset -= length;
+    }
+    return undefined;
+  }
 }
 
-/** Follows the frames of HTTP/2 (RFC 9113, 4.1: length in 3 bytes, 6 more, payload). */
+interface Flip {
+  readonly at: number;
+  readonly bit: number;
+}
+
+/** What of HTTP/2's frames is in some bytes. */
+interface Frames {
+  /** Where the first frame begins, if one does. */
+  readonly header: number | undefined;
+  /** Payloads of DATA frames. */
+  readonly data: readonly { readonly at: number; readonly length: number }[];
+}
+
+/** Follows the frames of HTTP/2 (RFC 9113, 4.1: length in 3 bytes, type, 5 more, payload) behind `preface` other bytes. */
 class FrameCursor {
   readonly #header: number[] = [];
-  #payloadLeft = 0;
+  #payloadLeft: number;
+  #isData = false;
 
-  /** Where in `bytes` the first frame begins, if one does. */
-  pass(bytes: Buffer): number | undefined {
-    let first: number | undefined;
+  constructor(preface: number) {
+    this.#payloadLeft = preface;
+  }
+
+  pass(bytes: Buffer): Frames {
+    let header: number | undefined;
+    const data: { at: number; length: number }[] = [];
     let at = 0;
     while (at < bytes.length) {
-      const payload = Math.min(this.#payloadLeft, bytes.length - at);
-      this.#payloadLeft -= payload;
-      at += payload;
+      const length = Math.min(this.#payloadLeft, bytes.length - at);
+      if (this.#isData && length > 0) data.push({ at, length });
+      this.#payloadLeft -= length;
+      at += length;
       if (at === bytes.length) break;
-      if (this.#header.length === 0) first ??= at;
+      if (this.#header.length === 0) header ??= at;
       this.#header.push(bytes[at++]!);
       if (this.#header.length < FRAME_HEADER) continue;
-      this.#payloadLeft = Buffer.from(this.#header.splice(0)).readUIntBE(0, 3);
+      const full = Buffer.from(this.#header.splice(0));
+      this.#payloadLeft = full.readUIntBE(0, 3);
+      this.#isData = full[FRAME_TYPE] === DATA_FRAME;
     }
-    return first;
+    return { header, data };
   }
 }

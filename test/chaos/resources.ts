@@ -8,7 +8,7 @@ type Figure = (typeof FIGURES)[number];
 export interface Growth {
   readonly process: string;
   readonly figure: Figure;
-  /** Medians of the run's second quarter and of its last. */
+  /** Medians of the second quarter of the process's life in the run and of the last. */
   readonly second: number;
   readonly last: number;
   readonly flat: boolean;
@@ -22,17 +22,26 @@ const ALLOWED: Readonly<Record<Figure, (second: number) => number>> = {
   handles: second => second + 6,
 };
 
-export class Resources {
-  readonly #samples = new Map<string, { progress: number; values: Partial<Record<Figure, number>> }[]>();
+/** A process with fewer samples has not lived long enough to tell. */
+const MIN_SAMPLES = 16;
+const CLOSING_MS = 5_000;
 
-  /** `progress` from 0 to 1. A process that has just gone is left out. */
-  sample(progress: number, pids: ReadonlyMap<string, number | undefined>): void {
-    for (const [name, pid] of pids) {
+type Values = Partial<Record<Figure, number>>;
+
+export class Resources {
+  readonly #samples = new Map<string, Values[]>();
+  #sampledAt = -Infinity;
+
+  /** Takes a sample of each process when the last is older than `everyMs`. A process that has just gone is left out. */
+  sample(everyMs: number, pids: () => ReadonlyMap<string, number | undefined>): void {
+    if (performance.now() - this.#sampledAt < everyMs) return;
+    this.#sampledAt = performance.now();
+    for (const [name, pid] of pids()) {
       const values = pid === undefined ? undefined : valuesOf(pid);
       if (values === undefined) continue;
       const list = this.#samples.get(name) ?? [];
       this.#samples.set(name, list);
-      list.push({ progress, values });
+      list.push(values);
     }
   }
 
@@ -41,20 +50,37 @@ export class Resources {
       FIGURES.flatMap(figure => {
         const median = (from: number, to: number) =>
           percentile(
-            samples
-              .filter(({ progress }) => progress >= from && progress < to)
-              .flatMap(({ values }) => values[figure] ?? []),
+            samples.slice(from * samples.length, to * samples.length).flatMap(values => values[figure] ?? []),
             50,
           );
         const [second, last] = [median(0.25, 0.5), median(0.75, 1)];
-        if (second === null || last === null) return [];
+        if (samples.length < MIN_SAMPLES || second === null || last === null) return [];
         return [{ process, figure, second, last, flat: last <= ALLOWED[figure](second) }];
       }),
     );
   }
 }
 
-function valuesOf(pid: number): Partial<Record<Figure, number>> | undefined {
+/** What keeps this process alive now: how many of each kind. */
+export function openResources(): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const kind of process.getActiveResourcesInfo()) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  return counts;
+}
+
+/** Kinds of which there are more than `before`, once what is closing has had CLOSING_MS to close. */
+export async function leftSince(before: ReadonlyMap<string, number>): Promise<string[]> {
+  const end = performance.now() + CLOSING_MS;
+  for (;;) {
+    const left = [...openResources()].filter(
+      ([kind, count]) => kind !== 'Immediate' && count > (before.get(kind) ?? 0),
+    );
+    if (left.length === 0 || performance.now() > end) return left.map(([kind, count]) => `${kind} ${count}`);
+    await new Promise(resolve => setImmediate(resolve));
+  }
+}
+
+function valuesOf(pid: number): Values | undefined {
   try {
     const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'latin1')) ?? [];
     const targets = readdirSync(`/proc/${pid}/fd`).map(fd => linkOf(`/proc/${pid}/fd/${fd}`));
