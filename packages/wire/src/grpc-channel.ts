@@ -1,14 +1,8 @@
 /** The client's end of a channel over gRPC (channel.ts is the contract, grpc-server.ts the other end). */
-import {
-  Client,
-  connectivityState,
-  credentials,
-  Metadata,
-  type ClientDuplexStream,
-  type ServiceError,
-} from '@grpc/grpc-js';
+import { Client, connectivityState, Metadata, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js';
 import { abortable, abortReason, KofnError, openScope, systemClock, throwIfAborted, type Clock } from '@kofn/core';
 import type { CallOptions, Channel, DuplexCall, DuplexEvents, MethodPath } from './channel.js';
+import { clientSockets, type ClientSockets } from './client-sockets.js';
 import { clientWindow } from './flow-control.js';
 import { asBuffer, checkMessageSize, DEFAULT_MAX_MESSAGE_BYTES, keepalive, messageLimits } from './grpc-options.js';
 import { fromStatus } from './status.js';
@@ -24,6 +18,7 @@ class GrpcChannel implements Channel {
   readonly address: string;
   readonly #clock: Clock;
   readonly #client: Client;
+  readonly #sockets: ClientSockets;
   readonly #maxMessageBytes: number;
   /** Ends each open call with the error given. */
   readonly #open = new Set<(error: KofnError) => void>();
@@ -35,7 +30,8 @@ class GrpcChannel implements Channel {
     this.address = address;
     this.#clock = clock;
     this.#maxMessageBytes = maxMessageBytes;
-    this.#client = new Client(address, credentials.createInsecure(), {
+    this.#sockets = clientSockets();
+    this.#client = new Client(address, this.#sockets.credentials, {
       ...clientWindow,
       ...messageLimits(maxMessageBytes),
       ...keepalive,
@@ -158,6 +154,7 @@ class GrpcChannel implements Channel {
     this.#brokenListeners.clear();
     for (const close of [...this.#open]) close(this.#closedError());
     this.#client.close();
+    this.#sockets.destroy();
     return Promise.resolve();
   }
 

@@ -201,4 +201,35 @@ describe('gRPC channel', () => {
       message: /192\.0\.2\.1/,
     });
   });
+
+  it('ends its connection when it is closed, whatever the other end does', async () => {
+    // An end that breaks the protocol: node reads no more of it, and waits for streams that will not end.
+    const settings = Buffer.from('000000040000000000', 'hex');
+    const tooLong = Buffer.from('400000000000000001', 'hex');
+    const server = net.createServer(socket => {
+      socket.on('error', () => undefined).write(settings);
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const accepted = once(server, 'connection') as Promise<[net.Socket]>;
+    const channel = connectChannel(`127.0.0.1:${(server.address() as AddressInfo).port}`);
+    await channel.ready({ deadlineMs: 10_000 });
+    const [socket] = await accepted;
+    const end = deferred<KofnError | undefined>();
+    const call = channel.duplex(DUPLEX, { onMessage: () => undefined, onEnd: error => end.resolve(error) });
+    await call.send(HELLO);
+    const refused = deferred<void>();
+    socket.on('data', (bytes: Buffer) => {
+      if (bytes[3] === 7) refused.resolve(); // a frame GOAWAY
+    });
+    socket.write(tooLong);
+    await refused.promise;
+    const closed = once(socket, 'close', { signal: AbortSignal.timeout(5_000) }); // keepalive takes three times as long
+    await channel[Symbol.asyncDispose]();
+    assert.equal((await end.promise)?.code, 'CANCELLED');
+    await closed.finally(() => {
+      socket.destroy();
+      server.close();
+    });
+  });
 });
