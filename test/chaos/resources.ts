@@ -61,21 +61,36 @@ export class Resources {
   }
 }
 
-/** What keeps this process alive now: how many of each kind. */
-export function openResources(): ReadonlyMap<string, number> {
+/** Of what a process or a fleet has open: how many of each kind. */
+export type Counts = ReadonlyMap<string, number>;
+
+/** What keeps this process alive now. */
+export function openResources(): Counts {
   const counts = new Map<string, number>();
-  for (const kind of process.getActiveResourcesInfo()) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  for (const kind of process.getActiveResourcesInfo()) {
+    if (kind !== 'Immediate') counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  }
   return counts;
 }
 
-/** Kinds of which there are more than `before`, once what is closing has had CLOSING_MS to close. */
-export async function leftSince(before: ReadonlyMap<string, number>): Promise<string[]> {
+/** Sockets of each process, whichever in its place it is: a name up to the point. */
+export function openSockets(pids: ReadonlyMap<string, number | undefined>): Counts {
+  const counts = new Map<string, number>();
+  for (const [name, pid] of pids) {
+    const values = pid === undefined ? undefined : valuesOf(pid);
+    counts.set(`sockets of ${name.split('.')[0]}`, values?.sockets ?? 0);
+  }
+  return counts;
+}
+
+/** Of what there is more than `before`, once what is closing has had CLOSING_MS to close. */
+export async function leftSince(before: Counts, now: () => Counts): Promise<string[]> {
   const end = performance.now() + CLOSING_MS;
   for (;;) {
-    const left = [...openResources()].filter(
-      ([kind, count]) => kind !== 'Immediate' && count > (before.get(kind) ?? 0),
-    );
-    if (left.length === 0 || performance.now() > end) return left.map(([kind, count]) => `${kind} ${count}`);
+    const left = [...now()].filter(([what, count]) => count > (before.get(what) ?? 0));
+    if (left.length === 0 || performance.now() > end) {
+      return left.map(([what, count]) => `${what}: ${count}, before ${before.get(what) ?? 0}`);
+    }
     await new Promise(resolve => setImmediate(resolve));
   }
 }

@@ -14,7 +14,7 @@ import { Disturbance } from './disturb.js';
 import { drawFaults, type FaultKind } from './faults.js';
 import { Fleet, WORKERS } from './fleet.js';
 import { Load } from './load.js';
-import { leftSince, openResources, Resources, type Growth } from './resources.js';
+import { leftSince, openResources, openSockets, Resources, type Growth } from './resources.js';
 
 const PICTURES = 40;
 const SAMPLE_EVERY_MS = 250;
@@ -41,7 +41,10 @@ export interface ChaosResult {
   readonly maxMs: number | null;
   readonly seconds: number;
   readonly growth: readonly Growth[];
-  /** What this process still has open after the cluster and the workers are closed, by kind. */
+  /**
+   * Sockets that a process has at the end of the load and had not at its beginning, and what this process has open after the
+   * cluster and the workers are closed and had not before.
+   */
   readonly left: readonly string[];
   /** The first failures, in words. */
   readonly failures: readonly string[];
@@ -61,7 +64,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const expected = await expectedOutputs(data);
   const before = openResources();
   const result = await disturbed(data, expected, options);
-  const left = await leftSince(before);
+  const left = [...result.left, ...(await leftSince(before, openResources))];
   const { lost, wrong, late, unhealed, falseAlarms, growth } = result;
   return {
     ...result,
@@ -78,11 +81,12 @@ async function disturbed(
   data: DemoData,
   expected: readonly Tensors[],
   { requests, seed, onProgress }: ChaosOptions,
-): Promise<Omit<ChaosResult, 'seconds' | 'left' | 'holds'>> {
+): Promise<Omit<ChaosResult, 'seconds' | 'holds'>> {
   await using fleet = await Fleet.start();
   await using cluster = await connect({ workers: fleet.addresses });
   // No block is computed here: what is answered, four workers of five have answered.
   const model = await codedModel(data.modelPath, { cluster, parity: 1, layers: 'all', onLoss: 'fail' });
+  const sockets = openSockets(fleet.pids());
   using disturbance = new Disturbance(cluster, fleet);
   const faults = drawFaults(seededRng(seed), requests, WORKERS);
   const resources = new Resources();
@@ -109,6 +113,7 @@ async function disturbed(
     p99Ms: roundMs(percentile(times, 99)),
     maxMs: roundMs(percentile(times, 100)),
     growth: resources.growth(),
+    left: await leftSince(sockets, () => openSockets(fleet.pids())),
     failures: [...load.failures, ...disturbance.failures].slice(0, FAILURES),
   };
 }

@@ -46,6 +46,8 @@ export interface ConnectionOptions {
 const PROBE_EVERY = 0.25;
 const SUSPECT_AFTER = 0.35;
 const DEAD_AFTER = 0.7;
+/** The last part of the way there is timed by itself: when this process was busy until then, an answer that lies unread is read. */
+const LAST_LOOK = 0.1;
 
 /**
  * An answer waits behind what travels on the same link. Up to QUIET_BYTES that makes no difference; beyond, a link of
@@ -277,8 +279,15 @@ export class Connection implements AsyncDisposable {
       },
       SUSPECT_AFTER * silenceMs + behindMs,
     );
+    using scope = openScope(clock, { parent: signal });
+    let dead = clock.setTimer(
+      () => {
+        dead = clock.setTimer(() => scope.abort(silent(deadlineMs)), LAST_LOOK * silenceMs);
+      },
+      deadlineMs - LAST_LOOK * silenceMs,
+    );
     try {
-      const { ready, live } = await client.health({ signal, deadlineMs });
+      const { ready, live } = await client.health({ signal: scope.signal });
       if (signal.aborted) return;
       if (ready) this.#answered();
       else this.#enter(live ? { kind: 'suspect', reason: 'engine' } : { kind: 'draining' });
@@ -286,10 +295,10 @@ export class Connection implements AsyncDisposable {
       const { code, message } = KofnError.from(error);
       // The deadline came late, so this process was busy and the answer may lie there unread: ask again.
       if (code === 'DEADLINE_EXCEEDED' && clock.now() - start > deadlineMs + BUSY_MS) return;
-      const why = code === 'DEADLINE_EXCEEDED' ? `silent for ${Math.round(deadlineMs)} ms` : message;
-      throw new KofnError('UNAVAILABLE', why, { cause: error });
+      throw new KofnError('UNAVAILABLE', message, { cause: error });
     } finally {
       suspect.cancel();
+      dead.cancel();
     }
   }
 
@@ -314,6 +323,10 @@ export class Connection implements AsyncDisposable {
       }
     }
   }
+}
+
+function silent(ms: number): KofnError {
+  return new KofnError('DEADLINE_EXCEEDED', `silent for ${Math.round(ms)} ms`);
 }
 
 function shardsOf({ inventory }: Link): Set<string> {
