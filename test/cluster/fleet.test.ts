@@ -1,0 +1,194 @@
+/** How the master finds out about its workers, and finds them again: workers in this process, behind links that can be cut. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { float32, systemClock, type Tensors } from '@kofn/core';
+import { createEngine, type Engine } from '@kofn/engine';
+import { startWorker, type RunningWorker } from '@kofn/worker';
+import { codedLayer, connect, type Cluster, type CodedLayer, type ConnectOptions, type Fleet } from 'kofn';
+import { describe, it } from 'mocha';
+import { Link } from '../chaos/proxy.js';
+import { exact, untilFleet, weights } from '../support/dense-layer.js';
+
+const COUNT = 3;
+
+class Bench implements AsyncDisposable {
+  readonly folder = mkdtempSync(path.join(tmpdir(), 'kofn-fleet-'));
+  readonly workers: RunningWorker[] = [];
+  readonly links: Link[] = [];
+  cluster!: Cluster;
+  layer!: CodedLayer;
+
+  /** Three workers with a dense layer of theirs; worker 1 runs on what `spoil` makes of an engine. */
+  static async open(
+    options: Partial<ConnectOptions> = {},
+    spoil: (engine: Engine) => Engine = engine => engine,
+  ): Promise<Bench> {
+    const bench = new Bench();
+    try {
+      for (let i = 0; i < COUNT; i++) {
+        bench.workers.push(await bench.start(i, 0, i === 1 ? spoil(await createEngine('native')) : undefined));
+        bench.links.push(await Link.open(bench.workers[i]!.port));
+      }
+      const workers = bench.links.map(({ port }) => `127.0.0.1:${port}`);
+      bench.cluster = await connect({ workers, ...options });
+      // With a grace each worker is heard, or known to be lost, before a request ends.
+      bench.layer = await codedLayer({ type: 'dense', weights }, { cluster: bench.cluster, systematicGraceMs: 20_000 });
+      return bench;
+    } catch (error) {
+      await bench[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  start(index: number, port: number, engine?: Engine, dataDir = String(index)): Promise<RunningWorker> {
+    const options = { listen: `127.0.0.1:${port}`, dataDir: path.join(this.folder, dataDir) };
+    return startWorker(options, engine === undefined ? {} : { engine });
+  }
+
+  /** Resolves with the snapshot in which worker 1 is `state`. */
+  async until(...states: readonly Fleet[number]['state'][]): Promise<Fleet[number]> {
+    return (await untilFleet(this.cluster, fleet => states.includes(fleet[1]!.state)))[1]!;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.cluster?.close();
+    for (const link of this.links) await link[Symbol.asyncDispose]();
+    for (const worker of this.workers) await worker.close();
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+/** An engine of which a run takes until `release` once it is `held`. */
+function holdable(engine: Engine) {
+  let release: () => void = () => undefined;
+  let held: Promise<void> | undefined;
+  return {
+    hold: () => void (held = new Promise(resolve => (release = resolve))),
+    release: () => {
+      held = undefined;
+      release();
+    },
+    engine: spoiled(engine, async outputs => {
+      await held;
+      return outputs;
+    }),
+  };
+}
+
+function spoiled(sound: Engine, spoil: (outputs: Tensors) => Tensors | Promise<Tensors>): Engine {
+  return {
+    name: sound.name,
+    version: sound.version,
+    open: async (...args) => {
+      const session = await sound.open(...args);
+      return {
+        inputs: session.inputs,
+        outputs: session.outputs,
+        run: async (...feeds) => spoil(await session.run(...feeds)),
+        [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
+      };
+    },
+    [Symbol.asyncDispose]: () => sound[Symbol.asyncDispose](),
+  };
+}
+
+describe('a fleet', () => {
+  it('finds a link that swallows everything within 2 s, and uses the worker when it is back', async () => {
+    await using bench = await Bench.open();
+    const { layer, links } = bench;
+    assert.deepEqual((await exact(layer)).erasures, []);
+    links[1]!.mode = { kind: 'hole' };
+    const start = systemClock.now();
+    const request = exact(layer); // sent into the hole, and not waited for longer than it takes to know
+    assert.match((await bench.until('dead')).reason, /^silent for \d+ ms$/);
+    const ms = systemClock.now() - start;
+    assert.ok(ms < 2_000, `found after ${ms} ms`);
+    assert.deepEqual((await request).recovered, { lost: [1], late: [] });
+    assert.deepEqual((await exact(layer)).recovered, { lost: [1], late: [] });
+    links[1]!.mode = { kind: 'forward' };
+    await bench.until('ready');
+    const back = await exact(layer);
+    assert.deepEqual([back.erasures, back.recovered], [[], { lost: [], late: [] }]);
+  });
+
+  it('finds an engine that hangs, though its process answers', async () => {
+    let control: ReturnType<typeof holdable> | undefined;
+    await using bench = await Bench.open({}, engine => (control = holdable(engine)).engine);
+    await exact(bench.layer);
+    control!.hold();
+    const request = exact(bench.layer);
+    assert.equal((await bench.until('suspect')).reason, 'engine');
+    assert.deepEqual((await request).recovered, { lost: [1], late: [] });
+    assert.match((await exact(bench.layer)).erasures[0]!.message, /worker 1 .* is suspect: engine/);
+    control!.release();
+    await bench.until('ready');
+    assert.deepEqual((await exact(bench.layer)).erasures, []);
+  });
+
+  it('lets a worker that stops finish what it took, and uses it again when it has started again', async () => {
+    let control: ReturnType<typeof holdable> | undefined;
+    await using bench = await Bench.open({ silenceMs: 800 }, engine => (control = holdable(engine)).engine);
+    const { layer, workers } = bench;
+    await exact(layer);
+    control!.hold();
+    const request = exact(layer);
+    await untilRunning(workers[1]!);
+    const { port } = workers[1]!;
+    const closed = workers[1]!.close();
+    await bench.until('draining');
+    assert.match((await exact(layer)).erasures[0]!.message, /worker 1 .* is draining/);
+    control!.release();
+    assert.deepEqual((await request).erasures, []);
+    await closed;
+    await bench.until('dead', 'connecting');
+    workers[1] = await bench.start(1, port);
+    await bench.until('ready');
+    assert.deepEqual((await exact(layer)).erasures, []);
+  });
+
+  it('says of a worker that came back without its disk that the shard is not found', async () => {
+    await using bench = await Bench.open({ silenceMs: 800 });
+    const { layer, workers } = bench;
+    const { port } = workers[1]!;
+    await workers[1]!.close();
+    await bench.until('dead', 'connecting');
+    workers[1] = await bench.start(1, port, undefined, 'empty');
+    await bench.until('ready');
+    assert.deepEqual(
+      (await exact(layer)).erasures.map(({ worker, code }) => [worker, code]),
+      [[1, 'NOT_FOUND']],
+    );
+  });
+
+  it('puts a worker aside that answers what is no answer', async () => {
+    const calls: number[] = [];
+    const hooks = { beforeSend: ({ worker }: { worker: number }) => void calls.push(worker) };
+    const flat = (outputs: Tensors) => ({ y: float32([1], outputs['y']!.data.slice(0, 1) as Float32Array) });
+    await using bench = await Bench.open({ hooks }, engine => spoiled(engine, flat));
+    for (let i = 0; i < 3; i++) assert.equal((await exact(bench.layer)).erasures[0]!.code, 'SHAPE_MISMATCH');
+    const { reason } = await bench.until('quarantined');
+    assert.match(reason, /^3 replies that cannot be used, the last: .*shape/);
+    calls.splice(0);
+    assert.match((await exact(bench.layer)).erasures[0]!.message, /worker 1 .* is quarantined: 3 replies/);
+    assert.deepEqual(calls.sort(), [0, 2]);
+  });
+
+  it('takes nobody for dead while this process itself is busy', async () => {
+    await using bench = await Bench.open({ silenceMs: 400 });
+    const states: string[] = [];
+    bench.cluster.onFleetChange(fleet => states.push(...fleet.map(({ state }) => state)));
+    for (let i = 0; i < 3; i++) {
+      const end = systemClock.now() + 900;
+      while (systemClock.now() < end);
+      await exact(bench.layer); // lets the probes of the time before be answered
+    }
+    assert.ok(!states.includes('dead'), states.join(' '));
+  });
+});
+
+/** Resolves when the worker's engine runs a request. */
+async function untilRunning({ server }: RunningWorker): Promise<void> {
+  while (server.queue.running === 0) await new Promise(resolve => setImmediate(resolve));
+}
