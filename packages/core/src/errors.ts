@@ -16,7 +16,7 @@ export const ERROR_CODES = [
   'DTYPE_MISMATCH',
   /** NaN or infinity where a finite value was asked for. */
   'NON_FINITE',
-  /** Stored or received bytes do not hash to their name, or are cut off. */
+  /** Stored or received bytes do not hash to their name, do not fit their checksum, or are cut off. */
   'DATA_LOSS',
   /** The other end cannot be reached or the connection broke. */
   'UNAVAILABLE',

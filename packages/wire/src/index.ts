@@ -5,6 +5,7 @@ export { InferStream, type InferOptions, type InferReply, type InferRequest } fr
 export { checkOwner, type Owner } from './owner.js';
 export { shardHash, shardName, type ShardFiles } from './shard-transfer.js';
 // What servers use.
+export { checksum } from './checksum.js';
 export { listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
 export { datatypeOf, decodeTensors, encodeTensors } from './infer-codec.js';
 export {

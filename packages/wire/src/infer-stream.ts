@@ -6,11 +6,14 @@
  * 2. A reply whose request is over is counted and dropped.
  * 3. A request is in flight until it has settled and its frame has left; beyond `maxInFlight` it is refused.
  * 4. `kofn_cancel` goes only to a peer that has the extension `kofn.cancel`.
+ * 5. To a peer that has `kofn.checksum` every frame carries a checksum, and of it no outputs are taken but those that fit the
+ *    request and their own: DATA_LOSS. Damage that cannot be told to be one request's ends the stream.
  */
 import { abortable, abortReason, isErrorCode, KofnError, type Tensors } from '@kofn/core';
 import type { Channel, DuplexCall } from './channel.js';
+import { checksum } from './checksum.js';
 import { decodeTensors, encodeTensors } from './infer-codec.js';
-import { codecs, METHODS, type InferParameter } from './protos.js';
+import { codecs, METHODS, type InferParameter, type InferRequestMessage } from './protos.js';
 
 export interface InferRequest {
   readonly model: string;
@@ -35,12 +38,15 @@ interface Pending {
   resolve(reply: InferReply): void;
   reject(error: KofnError): void;
   bytesSent: number;
+  /** The checksum of the request, which its reply is tied to. */
+  crc: number | undefined;
 }
 
 export class InferStream {
   readonly #channel: Channel;
   readonly #canCancel: boolean;
   readonly #maxInFlight: number;
+  readonly #hasChecksums: boolean;
   readonly #pending = new Map<string, Pending>();
   #call: DuplexCall | undefined;
   #requests = 0;
@@ -50,9 +56,14 @@ export class InferStream {
   /** Each waits for one more place. */
   readonly #waiting = new Set<() => void>();
 
-  constructor(channel: Channel, options: { canCancel: boolean; maxInFlight?: number | undefined }) {
+  /** What the other end can do, by the extensions that it lists, and how much at once. */
+  constructor(
+    channel: Channel,
+    options: { canCancel: boolean; hasChecksums?: boolean; maxInFlight?: number | undefined },
+  ) {
     this.#channel = channel;
     this.#canCancel = options.canCancel;
+    this.#hasChecksums = options.hasChecksums ?? false;
     this.#maxInFlight = options.maxInFlight ?? Infinity;
   }
 
@@ -78,14 +89,17 @@ export class InferStream {
     }
   }
 
-  /** Throws what the other end answered, UNAVAILABLE, RESOURCE_EXHAUSTED (it is full), or the signal's reason. */
+  /**
+   * Throws what the other end answered, DATA_LOSS (it was damaged on its way), UNAVAILABLE, RESOURCE_EXHAUSTED (it is full),
+   * or the signal's reason.
+   */
   infer(request: InferRequest, { signal, onWritten }: InferOptions = {}): Promise<InferReply> {
     return new Promise<InferReply>((resolve, reject) => {
       if (this.#closed) return reject(this.#closedError());
       if (signal?.aborted) return reject(abortReason(signal));
       if (this.isFull) return reject(this.#fullError());
       const id = String(++this.#requests);
-      const frame = encodeRequest(id, request);
+      const { frame, crc } = this.#encode(requestMessage(id, request));
       const call = this.#open();
       let open = 2; // the frame that leaves, the reply that comes
       const partly = () => {
@@ -102,11 +116,12 @@ export class InferStream {
       const onAbort = () => {
         over();
         reject(abortReason(signal));
-        if (this.#canCancel) call.send(encodeCancel(id)).catch(() => undefined); // the stream may be gone: then so is the request
+        this.#cancel(id, call);
       };
       signal?.addEventListener('abort', onAbort, { once: true });
       this.#pending.set(id, {
         bytesSent: frame.byteLength,
+        crc,
         resolve: reply => (over(), resolve(reply)),
         reject: error => (over(), reject(error)),
       });
@@ -127,7 +142,7 @@ export class InferStream {
   abandon(reason: KofnError): void {
     for (const [id, pending] of [...this.#pending]) {
       pending.reject(reason);
-      if (this.#canCancel) this.#call?.send(encodeCancel(id)).catch(() => undefined);
+      this.#cancel(id, this.#call);
     }
   }
 
@@ -140,6 +155,19 @@ export class InferStream {
   #fullError(): KofnError {
     const text = `${this.#channel.address} has ${this.#inFlight} requests under way already; send fewer at once`;
     return new KofnError('RESOURCE_EXHAUSTED', text);
+  }
+
+  #encode(message: Partial<InferRequestMessage>): { frame: Uint8Array; crc: number | undefined } {
+    if (!this.#hasChecksums) return { frame: codecs.inferRequest.encode(message), crc: undefined };
+    const { request, crc } = checksum.sealRequest(message);
+    return { frame: codecs.inferRequest.encode(request), crc };
+  }
+
+  /** The stream may be gone: then so is the request. */
+  #cancel(id: string, call: DuplexCall | undefined): void {
+    if (!this.#canCancel) return;
+    const { frame } = this.#encode({ id, parameters: { kofn_cancel: { bool_param: true } } });
+    call?.send(frame).catch(() => undefined);
   }
 
   #closedError(): KofnError {
@@ -165,14 +193,21 @@ export class InferStream {
   #onMessage(message: Uint8Array): void {
     try {
       const { error_message: errorMessage, infer_response: response } = codecs.streamResponse.decode(message);
-      const pending = this.#pending.get(response?.id ?? '');
+      const id = response?.id ?? '';
+      const pending = this.#pending.get(id);
       if (pending === undefined) {
+        // Without an id it is about a frame that the other end could not read: any of those sent.
+        if (id === '' && errorMessage !== '') throw this.#damaged('a request to', errorMessage);
         this.#lateReplies++;
         return;
       }
       if (errorMessage !== '') {
         const code = response?.parameters?.['kofn_code']?.string_param ?? '';
         pending.reject(new KofnError(isErrorCode(code) ? code : 'ENGINE', errorMessage));
+        return;
+      }
+      if (pending.crc !== undefined && !checksum.replyFits(response ?? {}, pending.crc)) {
+        pending.reject(this.#damaged('a reply of', 'its checksum does not match'));
         return;
       }
       try {
@@ -182,9 +217,15 @@ export class InferStream {
         pending.reject(KofnError.from(error, 'PROTOCOL'));
       }
     } catch (error) {
-      // Not a reply at all: nothing after it on this stream can be trusted.
+      // Not a reply at all: whose it was cannot be known.
       this.#end(KofnError.from(error, 'PROTOCOL'));
     }
+  }
+
+  #damaged(what: string, how: string): KofnError {
+    const { address } = this.#channel;
+    const advice = 'check the link and the memory of that machine';
+    return new KofnError('DATA_LOSS', `${what} ${address} was damaged on its way (${how}); ${advice}`);
   }
 
   #end(reason: KofnError): void {
@@ -200,13 +241,9 @@ export class InferStream {
   }
 }
 
-function encodeRequest(id: string, { model, inputs, timeoutMs }: InferRequest): Uint8Array {
+function requestMessage(id: string, { model, inputs, timeoutMs }: InferRequest): Partial<InferRequestMessage> {
   const { tensors, raw } = encodeTensors(inputs);
   const parameters: Record<string, InferParameter> =
     timeoutMs === undefined ? {} : { timeout: { int64_param: Math.max(1, Math.round(timeoutMs * 1000)) } };
-  return codecs.inferRequest.encode({ model_name: model, id, parameters, inputs: tensors, raw_input_contents: raw });
-}
-
-function encodeCancel(id: string): Uint8Array {
-  return codecs.inferRequest.encode({ id, parameters: { kofn_cancel: { bool_param: true } } });
+  return { model_name: model, id, parameters, inputs: tensors, raw_input_contents: raw };
 }

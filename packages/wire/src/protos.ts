@@ -41,7 +41,7 @@ export const METHODS = {
 } as const satisfies Record<string, MethodPath>;
 
 /** The extensions that a worker lists in its ServerMetadata. */
-export const EXTENSIONS = { cancel: 'kofn.cancel', shardStore: 'kofn.shard_store' } as const;
+export const EXTENSIONS = { cancel: 'kofn.cancel', checksum: 'kofn.checksum', shardStore: 'kofn.shard_store' } as const;
 
 /** Version of kofn's own part of the protocol. */
 export const PROTOCOL_VERSION = 2;

@@ -34,8 +34,11 @@ export class WorkerClient {
   private constructor(channel: Channel, metadata: ServerMetadata, maxInFlight: number | undefined) {
     this.#channel = channel;
     this.metadata = metadata;
-    const canCancel = metadata.extensions.includes(EXTENSIONS.cancel);
-    this.#stream = new InferStream(channel, { canCancel, maxInFlight });
+    this.#stream = new InferStream(channel, {
+      canCancel: metadata.extensions.includes(EXTENSIONS.cancel),
+      hasChecksums: metadata.extensions.includes(EXTENSIONS.checksum),
+      maxInFlight,
+    });
   }
 
   /**

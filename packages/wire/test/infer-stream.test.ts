@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
 import { float32, KofnError, type Tensor } from '@kofn/core';
 import type { MethodPath, ServerDuplex, ServiceHandlers } from '../src/channel.js';
+import { checksum } from '../src/checksum.js';
 import { InferStream } from '../src/infer-stream.js';
-import { codecs, METHODS, type InferRequestMessage } from '../src/protos.js';
+import { codecs, METHODS, type InferRequestMessage, type InferResponseMessage } from '../src/protos.js';
 import { deferred, pair } from './harness.js';
 
 const x = float32([2], Float32Array.of(1, 2));
@@ -187,5 +188,88 @@ describe('InferStream', () => {
     const never = stream.room(waiting.signal);
     waiting.abort();
     await assert.rejects(never, { code: 'CANCELLED' });
+  });
+
+  it('takes no reply that is damaged, without a checksum, or to another request; the stream goes on', async () => {
+    type Reply = Partial<InferResponseMessage>;
+    const damages: Record<string, (reply: Reply, crc: number) => Reply> = {
+      payload: (reply, crc) => {
+        const [bytes] = checksum.sealReply(reply, crc).raw_output_contents!;
+        return {
+          ...checksum.sealReply(reply, crc),
+          raw_output_contents: [bytes!.map((byte, i) => byte ^ (i === 5 ? 1 : 0))],
+        };
+      },
+      shape: (reply, crc) => ({
+        ...checksum.sealReply(reply, crc),
+        outputs: [{ name: 'x', datatype: 'FP32', shape: [1, 2] }],
+      }),
+      missing: reply => reply,
+      'to another request': (reply, crc) => checksum.sealReply(reply, (crc ^ 1) >>> 0),
+      none: (reply, crc) => checksum.sealReply(reply, crc),
+    };
+    await using ends = await pair(
+      server((request, stream) => {
+        assert.ok(checksum.of(request) !== undefined && checksum.requestFits(request));
+        const { id, inputs, raw_input_contents: raw, model_name: model } = request;
+        const reply = damages[model]!({ id, outputs: inputs, raw_output_contents: raw }, checksum.of(request)!);
+        return stream.send(codecs.streamResponse.encode({ error_message: '', infer_response: reply }));
+      }),
+    );
+    const stream = new InferStream(ends.channel, { canCancel: true, hasChecksums: true });
+    for (const model of Object.keys(damages)) {
+      const call = stream.infer({ model, inputs: { x } });
+      if (model === 'none') assert.deepEqual((await call).outputs['x']!.data, x.data);
+      else {
+        const message = `a reply of ${ends.channel.address} was damaged on its way (its checksum does not match); check the link and the memory of that machine`;
+        await assert.rejects(call, { code: 'DATA_LOSS', message }, model);
+      }
+    }
+    assert.equal(stream.lateReplies, 0);
+    stream.close();
+  });
+
+  it('sends checksums with cancel frames too, and none to a peer that does not know them', async () => {
+    const checksums: boolean[] = [];
+    const cancelled = deferred();
+    await using ends = await pair(
+      server((request, stream) => {
+        checksums.push(checksum.of(request) !== undefined && checksum.requestFits(request));
+        if (request.parameters['kofn_cancel']) cancelled.resolve();
+        return request.model_name === 'stock' ? echo(request, stream) : Promise.resolve();
+      }),
+    );
+    const stock = new InferStream(ends.channel, { canCancel: true });
+    await stock.infer({ model: 'stock', inputs: { x } });
+    const stream = new InferStream(ends.channel, { canCancel: true, hasChecksums: true });
+    const call = assert.rejects(stream.infer({ model: 'm', inputs: { x } }), { code: 'UNAVAILABLE' });
+    stream.abandon(new KofnError('UNAVAILABLE', 'given up'));
+    await call;
+    await cancelled.promise;
+    assert.deepEqual(checksums, [false, true, true]);
+    for (const each of [stock, stream]) each.close();
+  });
+
+  it('gives up all that is pending when the other end could not read one of the frames', async () => {
+    let requests = 0;
+    await using ends = await pair(
+      server((request, stream) => {
+        if (++requests > 2) return echo(request, stream);
+        if (requests === 1) return Promise.resolve();
+        return stream.send(
+          codecs.streamResponse.encode({ error_message: 'no such message', infer_response: { id: '' } }),
+        );
+      }),
+    );
+    const stream = new InferStream(ends.channel, { canCancel: true });
+    const calls = [1, 2].map(() =>
+      assert.rejects(stream.infer({ model: 'm', inputs: { x } }), {
+        code: 'DATA_LOSS',
+        message: /a request to .*no such message/,
+      }),
+    );
+    await Promise.all(calls);
+    assert.deepEqual((await stream.infer({ model: 'm', inputs: { x } })).outputs['x']!.data, x.data);
+    stream.close();
   });
 });

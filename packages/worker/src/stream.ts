@@ -4,13 +4,14 @@
  *
  * Invariants
  * 1. Every frame that is not a cancel frame gets one reply with its id, an error reply when it is malformed.
- * 2. A cancel frame for an id that is not pending is ignored: its reply has crossed it on the way.
+ * 2. A cancel frame for an id that is not pending is ignored: its reply has crossed it on the way. So is one that was damaged,
+ *    whose id may be another request's.
  * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, then the
  *    stream ends.
  */
 import { setMaxListeners } from 'node:events';
 import { abortable, KofnError, openScope, throwIfAborted, type Scope } from '@kofn/core';
-import { codecs, type InferRequestMessage, type ServerDuplex } from '@kofn/wire';
+import { checksum, codecs, type InferRequestMessage, type ServerDuplex } from '@kofn/wire';
 import { inferResponse, type InferenceParts } from './inference.js';
 
 /** A peer that does not read its replies is not read from beyond this many. */
@@ -58,6 +59,7 @@ class StreamRequests {
     }
     const { id } = request;
     if (request.parameters['kofn_cancel']?.bool_param === true) {
+      if (!checksum.requestFits(request)) return;
       this.#pending.get(id)?.abort(new KofnError('CANCELLED', `request ${id} was cancelled by its caller`));
       return;
     }
