@@ -203,6 +203,17 @@ export class Connection implements AsyncDisposable {
     if (this.#marks < MARKS || !this.takesCalls) return;
     this.#quarantineEnds = this.#options.clock.now() + QUARANTINE_MS;
     this.#enter({ kind: 'quarantined', reason: `${this.#marks} replies that cannot be used, the last: ${reason}` });
+    // Not left to the next question, which with a long `silenceMs` is far off.
+    sleep(this.#options.clock, QUARANTINE_MS, this.#life.signal).then(
+      () => this.#endQuarantine(),
+      () => undefined,
+    );
+  }
+
+  #endQuarantine(): void {
+    if (this.#state.kind !== 'quarantined' || this.#options.clock.now() < this.#quarantineEnds) return;
+    this.#marks = 0;
+    this.#enter({ kind: 'ready' });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -303,10 +314,8 @@ export class Connection implements AsyncDisposable {
   }
 
   #answered(): void {
-    const isAside = this.#state.kind === 'quarantined';
-    if (isAside && this.#options.clock.now() < this.#quarantineEnds) return;
-    if (isAside) this.#marks = 0;
-    this.#enter({ kind: 'ready' });
+    if (this.#state.kind === 'quarantined') this.#endQuarantine();
+    else this.#enter({ kind: 'ready' });
   }
 
   /** Throws only when the cluster closes. */
