@@ -5,7 +5,7 @@
 import { abortable, float32, isFiniteTensor, KofnError, type Clock, type Tensor, type Tensors } from '@kofn/core';
 import { ProgressiveDecoder } from '@kofn/encoder';
 import type { Cluster, CodedModel } from '@kofn/master';
-import { InferStream, WorkerClient, type InferReply } from '@kofn/wire';
+import { checksum, InferStream, WorkerClient, type InferReply } from '@kofn/wire';
 import type { WorkerServer } from '@kofn/worker';
 
 export interface Canary {
@@ -103,6 +103,16 @@ export const CANARIES: readonly Canary[] = [
           (data as Float32Array).map(value => (Number.isFinite(value) ? value : 0)),
         ),
       ),
+  },
+  {
+    name: 'does not look at the checksum of a reply',
+    found: /wrong answer/,
+    apply: () => patch(checksum, 'replyFits', () => () => true),
+  },
+  {
+    name: 'runs a damaged request',
+    found: /wrong answer/,
+    apply: () => patch(checksum, 'requestFits', () => () => true),
   },
   {
     name: 'ignores the deadline',

@@ -1,4 +1,5 @@
 /** Frames of an inference stream: what the trace says of them, and what a fault makes of them. */
+import type { Rng } from '@kofn/core';
 import { codecs } from '@kofn/wire';
 import type { Direction } from './link.js';
 
@@ -24,9 +25,18 @@ export function describeFrame(direction: Direction, frame: Uint8Array): FrameInf
   }
 }
 
-/** Bytes that are no message at all. */
-export function corrupted(frame: Uint8Array): Uint8Array {
-  return new Uint8Array(frame.byteLength).fill(0xff);
+/**
+ * What bad memory or a bad link makes of a frame: mostly one bit turned over, anywhere, the numbers included; else a few bytes
+ * that are others, or nothing but rubbish.
+ */
+export function corrupted(frame: Uint8Array, rng: Rng): Uint8Array {
+  const changed = Uint8Array.from(frame);
+  const kind = rng.integer(8);
+  if (kind === 0 || changed.byteLength === 0) return changed.fill(0xff);
+  const place = () => rng.integer(changed.byteLength);
+  if (kind > 2) changed[place()]! ^= 1 << rng.integer(8);
+  else for (let count = 1 + rng.integer(4); count > 0; count--) changed[place()]! ^= 1 + rng.integer(255);
+  return changed;
 }
 
 /** A reply whose first tensor has lost its end; another frame loses its own. */

@@ -32,8 +32,9 @@ export const NO_FRAME_FAULTS: Readonly<FrameFaults> = { drop: 0, duplicate: 0, r
 
 export class Link {
   readonly name: string;
+  /** What happens on it is drawn from this. */
+  readonly rng: Rng;
   readonly #clock: Clock;
-  readonly #rng: Rng;
   readonly #latencyMs: number;
   readonly #held: Record<Direction, (() => void)[]> = { out: [], back: [] };
   readonly #isBlocked: Record<Direction, boolean> = { out: false, back: false };
@@ -44,7 +45,7 @@ export class Link {
   constructor(parts: { name: string; clock: Clock; rng: Rng }) {
     this.name = parts.name;
     this.#clock = parts.clock;
-    this.#rng = parts.rng;
+    this.rng = parts.rng;
     this.#latencyMs = between(parts.rng, 0.1, 5);
   }
 
@@ -78,7 +79,7 @@ export class Link {
 
   /** What becomes of one frame of an inference stream. */
   drawFate(): keyof FrameFaults | 'arrive' {
-    let draw = this.#rng.uniform();
+    let draw = this.rng.uniform();
     for (const [fault, chance] of Object.entries(this.frames) as [keyof FrameFaults, number][]) {
       if (draw < chance) return fault;
       draw -= chance;
@@ -87,7 +88,7 @@ export class Link {
   }
 
   #latency(): number {
-    const usual = this.#latencyMs * between(this.#rng, 0.8, 1.5);
-    return this.#rng.uniform() < this.tail.chance ? usual + this.tail.ms * this.#rng.uniform() : usual;
+    const usual = this.#latencyMs * between(this.rng, 0.8, 1.5);
+    return this.rng.uniform() < this.tail.chance ? usual + this.tail.ms * this.rng.uniform() : usual;
   }
 }

@@ -155,7 +155,7 @@ export class Call {
   /** Sends a frame of an inference stream as the link's faults leave it: not at all, once or twice. */
   #spoiled(direction: Direction, bytes: Uint8Array, send: (frame: Uint8Array, mayOvertake: boolean) => void): string {
     const fate = this.#link.drawFate();
-    if (fate === 'corrupt') send(corrupted(bytes), false);
+    if (fate === 'corrupt') send(corrupted(bytes, this.#link.rng), false);
     else if (fate === 'truncate') send(truncated(direction, bytes), false);
     else if (fate !== 'drop') send(bytes, fate === 'reorder');
     if (fate === 'duplicate') send(bytes, false);
