@@ -12,7 +12,9 @@ const at = (...parts) => path.join(root, ...parts);
 
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
 if (major < 20 || (major === 20 && minor < 15) || major === 21 || (major === 22 && minor < 2)) {
-  fail(`kofn needs Node 20.15, or 22.2 or newer; this is ${process.version}. Install a newer one and run the command again.`);
+  fail(
+    `kofn needs Node 20.15, or 22.2 or newer; this is ${process.version}. Install a newer one and run the command again.`,
+  );
 }
 if (process.platform === 'win32') fail('kofn runs on Linux (x64, arm64) and macOS; use WSL on Windows.');
 
