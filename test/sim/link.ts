@@ -3,7 +3,7 @@
  * sim-channel.ts makes calls of messages.
  *
  * Invariants
- * 1. Messages of one flow arrive in the order in which they were sent, unless a fault reorders them.
+ * 1. Messages of one flow (a connection's) arrive in the order in which they were sent, unless a fault reorders them.
  * 2. A partition holds messages back, as TCP does, until it heals or the connection is given up.
  * 3. Only frames of inference streams are lost, doubled, reordered or changed: of what else travels, TCP makes whole
  *    what arrives.
@@ -13,7 +13,7 @@ import { between } from './streams.js';
 
 export type Direction = 'out' | 'back';
 
-/** The latest arrival of each direction of one stream, which the next may not overtake. */
+/** The latest arrival of each direction of one connection, which the next may not overtake. */
 export interface Flow {
   out: number;
   back: number;

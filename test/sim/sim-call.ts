@@ -29,6 +29,8 @@ export interface ClientEnd {
 export class Connection {
   readonly peer: Peer;
   readonly calls = new Set<Call>();
+  /** One for all calls: what one end sends arrives in that order, as on TCP. */
+  readonly flow: Flow = { out: 0, back: 0 };
   isBroken = false;
 
   constructor(peer: Peer) {
@@ -40,7 +42,6 @@ export class Connection {
 export class Call {
   readonly #link: Link;
   readonly #connection: Connection;
-  readonly #flow: Flow = { out: 0, back: 0 };
   readonly #client: ClientEnd;
   readonly #controller = new AbortController();
   readonly #inbox: Uint8Array[] = [];
@@ -98,7 +99,7 @@ export class Call {
 
   #out(deliver: () => void, mayOvertake = false): void {
     const { peer } = this.#connection;
-    this.#link.transmit('out', this.#flow, () => peer.clock.whenAwake(deliver), mayOvertake);
+    this.#link.transmit('out', this.#connection.flow, () => peer.clock.whenAwake(deliver), mayOvertake);
   }
 
   #back(event: Event, mayOvertake = false): void {
@@ -107,7 +108,7 @@ export class Call {
       if (event.kind !== 'message') this.#leave();
       this.#client.receive(event);
     };
-    this.#link.transmit('back', this.#flow, arrive, mayOvertake);
+    this.#link.transmit('back', this.#connection.flow, arrive, mayOvertake);
   }
 
   #serve(method: MethodPath): void {

@@ -63,7 +63,7 @@ export function shardStoreHandlers(
           const missing: string[] = [];
           for (const name of names) {
             throwIfAborted(signal);
-            if (!(await store.claim(name, owner))) missing.push(name);
+            if (!(await store.claim(name, owner, signal))) missing.push(name);
           }
           return codecs.claimResponse.encode({ missing });
         },

@@ -9,8 +9,10 @@
  * 4. A shard is held exactly while someone claims it. What changes its claims or its bytes runs one after another for
  *    each shard, so that a put or claim beside the end of the last claim either keeps the bytes or finds them gone.
  * 5. Claims change in the BlobStore first and here after, so that what fails there leaves both as they were.
+ * 6. A put or claim whose caller is gone by its end claims nothing new: whoever gave up the owner's claims meanwhile would
+ *    not know of it.
  */
-import { KofnError, systemClock, throwIfAborted, type Clock } from '@kofn/core';
+import { abortReason, KofnError, systemClock, throwIfAborted, type Clock } from '@kofn/core';
 import { shardHash, type Owner } from '@kofn/wire';
 import { Alarm } from './alarm.js';
 import { BLOB_FILES, type BlobStore, type StoredBlob } from './blob-store.js';
@@ -110,7 +112,7 @@ export class ShardStore implements AsyncDisposable {
    * Takes a shard from `chunks`: the model's bytes, then the weights', in pieces of any size; `owner`, or nobody, then
    * claims it. `present` says that it was held already or arrived another way; the rest is then not read. Throws
    * INVALID_ARGUMENT (name or sizes), RESOURCE_EXHAUSTED (limit, disk or owners), DATA_LOSS (cut off, or another hash),
-   * PROTOCOL (more than announced), STORAGE.
+   * PROTOCOL (more than announced), STORAGE, or the signal's reason: then it claims nothing that it did not before.
    */
   async put(
     shard: StoredBlob,
@@ -118,7 +120,7 @@ export class ShardStore implements AsyncDisposable {
     { owner = NOBODY, signal }: { owner?: Owner | undefined; signal?: AbortSignal | undefined } = {},
   ): Promise<{ present: boolean }> {
     checkHeader(shard);
-    if (await this.claim(shard.name, owner)) return { present: true };
+    if (await this.claim(shard.name, owner, signal)) return { present: true };
     const bytes = sizeOf(shard);
     const taken = this.#heldBytes + this.#incomingBytes;
     if (taken + bytes > this.diskLimitBytes) {
@@ -136,7 +138,7 @@ export class ShardStore implements AsyncDisposable {
         let arrived = 0;
         for await (const chunk of chunks) {
           throwIfAborted(signal);
-          if (this.has(shard.name) && (await this.claim(shard.name, owner))) return { present: true };
+          if (this.has(shard.name) && (await this.claim(shard.name, owner, signal))) return { present: true };
           if (arrived + chunk.byteLength > bytes) {
             throw new KofnError('PROTOCOL', `shard ${short(shard.name)} has more than the ${bytes} bytes announced`);
           }
@@ -151,12 +153,11 @@ export class ShardStore implements AsyncDisposable {
           throw new KofnError('DATA_LOSS', `shard ${short(shard.name)} is cut off: ${arrived} of ${bytes} bytes came`);
         }
         checkHash(shard.name, hash.digest('hex'), 'nothing of it was kept; put it again');
-        return await this.#changes.run(shard.name, async () => {
-          if (await this.#join(shard.name, owner)) return { present: true };
+        const add = async () => {
           await draft.commit(shard.name, textOf(owner));
           this.#add({ blob: shard, leases: new Leases(textOf(owner), this.#clock.now()) });
-          return { present: false };
-        });
+        };
+        return { present: await this.#enter(shard.name, owner, signal, add) };
       } finally {
         await draft.discard();
       }
@@ -167,10 +168,10 @@ export class ShardStore implements AsyncDisposable {
 
   /**
    * Claims the shard for `owner`, or renews its lease. False when it is not held. Throws RESOURCE_EXHAUSTED (disk or
-   * owners) or STORAGE; then the claims are as they were.
+   * owners), STORAGE, or the signal's reason; then the claims are as they were.
    */
-  claim(name: string, owner: Owner): Promise<boolean> {
-    return this.#changes.run(name, () => this.#join(name, owner));
+  claim(name: string, owner: Owner, signal?: AbortSignal): Promise<boolean> {
+    return this.#enter(name, owner, signal);
   }
 
   /**
@@ -223,6 +224,30 @@ export class ShardStore implements AsyncDisposable {
           return false;
         }
       }).catch(() => undefined); // a session that does not close is no reason to keep the others
+    }
+  }
+
+  /** Claims the shard in its turn, after `add` has added it with that claim when it is not held. Whether it was held. */
+  async #enter(
+    name: string,
+    owner: Owner,
+    signal: AbortSignal | undefined,
+    add?: () => Promise<void>,
+  ): Promise<boolean> {
+    let isGone = false;
+    try {
+      return await this.#changes.run(name, async () => {
+        throwIfAborted(signal);
+        const hadClaim = this.#held.get(name)?.leases.has(owner) === true;
+        const wasHeld = await this.#join(name, owner);
+        if (!wasHeld) await add?.();
+        const held = this.#held.get(name);
+        if (signal?.aborted !== true || hadClaim || held === undefined) return wasHeld;
+        isGone = await this.#leave(held, [owner]);
+        throw abortReason(signal);
+      });
+    } finally {
+      if (isGone) await this.#onGone?.(name);
     }
   }
 

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { mkdir, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, it } from 'mocha';
-import { HOUR_MS, OwnedStore, owner } from './support/store.js';
+import { chunks, header, HOUR_MS, OwnedStore, owner } from './support/store.js';
+import { KofnError } from '@kofn/core';
+import type { Owner } from '@kofn/wire';
 import { scaleShard } from './support/scale-engine.js';
 
 const shard = scaleShard(2, new Uint8Array(5000));
@@ -91,6 +93,65 @@ describe('ownership of shards', () => {
     assert.equal(await t.store.claim(shard.name, b), true);
     await t.restart();
     assert.equal(t.store.claims, 100);
+  });
+});
+
+describe('a put or claim whose caller is gone by its end', () => {
+  /** A store whose next commit, or write of owners, happens after the caller is gone. */
+  async function leaving() {
+    const controller = new AbortController();
+    const { signal } = controller;
+    let leaves = false;
+    const leave = () => leaves && controller.abort(new KofnError('CANCELLED', 'the caller is gone'));
+    const t = await OwnedStore.open(blobs => ({
+      list: () => blobs.list(),
+      read: (name, file) => blobs.read(name, file),
+      location: name => blobs.location(name),
+      readOwners: name => blobs.readOwners(name),
+      remove: name => blobs.remove(name),
+      writeOwners: (name, owners) => (leave(), blobs.writeOwners(name, owners)),
+      create: async () => {
+        const draft = await blobs.create();
+        return {
+          write: (file, chunk) => draft.write(file, chunk),
+          discard: () => draft.discard(),
+          commit: (name, owners) => (leave(), draft.commit(name, owners)),
+        };
+      },
+    }));
+    const put = (by: Owner) => {
+      leaves = true;
+      return assert.rejects(t.store.put(header(shard), chunks(shard, 4096), { owner: by, signal }), CANCELLED);
+    };
+    const claim = (by: Owner) => {
+      leaves = true;
+      return assert.rejects(t.store.claim(shard.name, by, signal), CANCELLED);
+    };
+    return { t, put, claim, leave, signal };
+  }
+  const CANCELLED = { code: 'CANCELLED', message: /the caller is gone/ };
+
+  it('leaves no bytes that nobody else claims', async () => {
+    const { t, put } = await leaving();
+    await put(a);
+    assert.deepEqual([t.ownersOf(shard), t.store.diskUsedBytes, await t.files(shard)], [undefined, 0, []]);
+    assert.deepEqual(await t.gone(1), [shard.name]);
+    assert.deepEqual(await t.put(shard, a), { present: false });
+    await t[Symbol.asyncDispose]();
+  });
+
+  it('leaves the claims of others, and those it had before', async () => {
+    for (const act of ['put', 'claim'] as const) {
+      const { t, leave, signal, ...acts } = await leaving();
+      await t.put(shard, b);
+      await acts[act](a);
+      assert.deepEqual([t.ownersOf(shard), JSON.parse((await t.ownersText(shard))!)], [['b'], [b]]);
+      assert.deepEqual(await t.files(shard), SHARD_FILES);
+      leave();
+      await assert.rejects(t.store.claim(shard.name, b, signal), CANCELLED); // it was gone before its turn
+      assert.deepEqual(t.ownersOf(shard), ['b']);
+      await t[Symbol.asyncDispose]();
+    }
   });
 });
 
