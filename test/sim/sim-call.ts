@@ -19,6 +19,8 @@ export interface Peer {
 
 export type Event =
   | { readonly kind: 'message'; readonly bytes: Uint8Array }
+  /** A message, and nothing after it. */
+  | { readonly kind: 'reply'; readonly bytes: Uint8Array }
   | { readonly kind: 'done' }
   | { readonly kind: 'failed'; readonly error: KofnError };
 
@@ -49,12 +51,17 @@ export class Call {
   #isHalfClosed = false;
   #isOver = false;
 
-  constructor(link: Link, connection: Connection, method: MethodPath, client: ClientEnd) {
+  /** With `request`, that message and no other goes with it. */
+  constructor(link: Link, connection: Connection, method: MethodPath, client: ClientEnd, request?: Uint8Array) {
     this.#link = link;
     this.#connection = connection;
     this.#client = client;
     connection.calls.add(this);
-    this.#out(() => this.#serve(method));
+    this.#out(() => {
+      if (request !== undefined) this.#inbox.push(request);
+      this.#isHalfClosed = request !== undefined;
+      this.#serve(method);
+    });
   }
 
   /** The other end has it when `onDelivered` is called. */
@@ -116,8 +123,7 @@ export class Call {
     const context: CallContext = { signal: this.#controller.signal, peer: 'master' };
     this.#handle(method, context, { unary, clientStream, duplex }).then(
       reply => {
-        if (reply !== undefined) this.#back({ kind: 'message', bytes: reply });
-        this.#back({ kind: 'done' });
+        this.#back(reply === undefined ? { kind: 'done' } : { kind: 'reply', bytes: reply });
       },
       (error: unknown) => {
         const { code, message } = KofnError.from(error);
@@ -127,9 +133,9 @@ export class Call {
   }
 
   async #handle(method: MethodPath, context: CallContext, handlers: ServiceHandlers): Promise<Uint8Array | undefined> {
-    const messages = this.#messages(context.signal);
     const unary = handlers.unary.get(method);
-    if (unary !== undefined) return unary((await messages.next()).value as Uint8Array, context);
+    if (unary !== undefined) return unary(this.#inbox.shift()!, context);
+    const messages = this.#messages(context.signal);
     const clientStream = handlers.clientStream.get(method);
     if (clientStream !== undefined) return clientStream(messages, context);
     const duplex = handlers.duplex.get(method);

@@ -83,11 +83,7 @@ export class SimChannel implements Channel {
   }
 
   unary(method: MethodPath, request: Uint8Array, options: CallOptions = {}): Promise<Uint8Array> {
-    return this.#settle(method, options, call => {
-      this.#checkSize(request);
-      call.send(request);
-      call.halfClose();
-    });
+    return this.#settle(method, options, { request });
   }
 
   clientStream(
@@ -95,7 +91,7 @@ export class SimChannel implements Channel {
     messages: AsyncIterable<Uint8Array>,
     options: CallOptions = {},
   ): Promise<Uint8Array> {
-    return this.#settle(method, options, (call, reject, over) => {
+    const start = (call: Call, reject: (error: KofnError) => void, over: Promise<unknown>) => {
       const send = async () => {
         for await (const message of messages) {
           this.#checkSize(message);
@@ -105,7 +101,8 @@ export class SimChannel implements Channel {
         call.halfClose();
       };
       send().catch((error: unknown) => reject(KofnError.from(error)));
-    });
+    };
+    return this.#settle(method, options, { start });
   }
 
   duplex(method: MethodPath, events: DuplexEvents): DuplexCall {
@@ -135,7 +132,8 @@ export class SimChannel implements Channel {
       call = new Call(link, connection, method, {
         receive: event => {
           if (ended !== undefined) return;
-          if (event.kind !== 'message') return finish(event.kind === 'failed' ? event.error : undefined);
+          if (event.kind === 'failed' || event.kind === 'done')
+            return finish(event.kind === 'failed' ? event.error : undefined);
           this.#observer.onFrame(link, stream, 'back', describeFrame('back', event.bytes), 'arrive');
           events.onMessage(event.bytes);
         },
@@ -168,11 +166,18 @@ export class SimChannel implements Channel {
   async #settle(
     method: MethodPath,
     { signal, deadlineMs }: CallOptions,
-    start: (call: Call, reject: (error: KofnError) => void, over: Promise<unknown>) => void,
+    {
+      request,
+      start,
+    }: {
+      request?: Uint8Array;
+      start?: (call: Call, reject: (error: KofnError) => void, over: Promise<unknown>) => void;
+    },
   ): Promise<Uint8Array> {
     using scope = openScope(this.#clock, { parent: signal, deadlineMs, what: `call to ${this.address}` });
     if (this.#isClosed) throw this.#closedError();
     throwIfAborted(scope.signal);
+    if (request !== undefined) this.#checkSize(request);
     let call: Call | undefined;
     let resolve!: (reply: Uint8Array) => void;
     let reject!: (error: KofnError) => void;
@@ -181,21 +186,15 @@ export class SimChannel implements Channel {
       reject = onError;
     });
     const over = outcome.catch(() => undefined);
-    let reply: Uint8Array | undefined;
     const receive = (event: Event) => {
-      if (event.kind === 'message') reply = event.bytes;
+      if (event.kind === 'reply') resolve(event.bytes);
       else if (event.kind === 'failed') reject(event.error);
-      else if (reply !== undefined) resolve(reply);
       else reject(new KofnError('PROTOCOL', `${this.address} gave no reply`));
     };
     this.#whenConnected(connection => {
       if (scope.signal.aborted) return;
-      call = new Call(this.#host.link, connection, method, { receive });
-      try {
-        start(call, reject, over);
-      } catch (error) {
-        reject(KofnError.from(error));
-      }
+      call = new Call(this.#host.link, connection, method, { receive }, request);
+      start?.(call, reject, over);
     }, reject);
     const onAbort = () => reject(abortReason(scope.signal));
     this.#open.add(reject);
