@@ -12,6 +12,8 @@ export interface Canary {
   readonly name: string;
   /** What a checker says of it. */
   readonly found: RegExp;
+  /** Where to begin to look for it, when it shows in few seeds. */
+  readonly firstSeed?: number;
   /** Changes a class that has no instance at hand; gives what undoes it. */
   apply?(): () => void;
   masterClock?(clock: Clock): Clock;
@@ -189,7 +191,11 @@ export const CANARIES: readonly Canary[] = [
 ];
 
 /** Puts what `change` makes of a method in its place; gives what puts it back. */
-function patch<T extends object, K extends keyof T>(target: T, name: K, change: (original: T[K]) => T[K]): () => void {
+export function patch<T extends object, K extends keyof T>(
+  target: T,
+  name: K,
+  change: (original: T[K]) => T[K],
+): () => void {
   const original = target[name];
   target[name] = change(original);
   return () => void (target[name] = original);

@@ -12,6 +12,8 @@ import type { Trace } from './trace.js';
 
 export type Fault =
   | { readonly kind: 'crash'; readonly restartMs: number | undefined; readonly keepDisk: boolean }
+  | { readonly kind: 'drain'; readonly restartMs: number | undefined }
+  | { readonly kind: 'hang'; readonly ms: number }
   | { readonly kind: 'pause'; readonly ms: number }
   | { readonly kind: 'slow'; readonly factor: number; readonly ms: number }
   | { readonly kind: 'tail'; readonly chance: number; readonly tailMs: number; readonly ms: number }
@@ -49,6 +51,8 @@ function drawFault(rng: Rng, spanMs: number): Fault {
   const ms = rng.integer(8) === 0 ? between(rng, 10_000, 25_000) : between(rng, 1, spanMs);
   const draws: (() => Fault)[] = [
     () => ({ kind: 'crash', restartMs: rng.integer(3) === 0 ? undefined : ms, keepDisk: rng.integer(2) === 0 }),
+    () => ({ kind: 'drain', restartMs: rng.integer(3) === 0 ? undefined : ms }),
+    () => ({ kind: 'hang', ms: between(rng, 1_000, 25_000) }),
     () => ({ kind: 'pause', ms }),
     () => ({ kind: 'slow', factor: 10 ** between(rng, 0.3, 4), ms }),
     () => ({ kind: 'tail', chance: between(rng, 0.1, 1), tailMs: 10 ** between(rng, 1, 3.5), ms }),
@@ -66,6 +70,7 @@ function drawFault(rng: Rng, spanMs: number): Fault {
 
 /** Whether what it did stays: the process or what was on its disk is gone, or the disk is damaged. */
 export function isLasting(fault: Fault): boolean {
+  if (fault.kind === 'drain') return fault.restartMs === undefined;
   return fault.kind === 'rot' || (fault.kind === 'crash' && (fault.restartMs === undefined || !fault.keepDisk));
 }
 
@@ -89,6 +94,7 @@ export function healAll(machines: readonly Machine[]): void {
     machine.link.tail = { chance: 0, ms: 0 };
     machine.link.frames = { ...NO_FRAME_FAULTS };
     machine.slowness = 1;
+    machine.resume();
     machine.spoiling = 'none';
     machine.refuses = false;
     machine.disk.limitBytes = Infinity;
@@ -105,6 +111,16 @@ function strike(machine: Machine, fault: Fault, clock: Clock): void {
       if (restartMs !== undefined) later(() => void machine.start(), restartMs);
       return;
     }
+    case 'drain': {
+      const { restartMs } = fault;
+      void machine.drain().then(() => {
+        if (restartMs !== undefined) later(() => void machine.start(), restartMs);
+      });
+      return;
+    }
+    case 'hang':
+      machine.hang();
+      return later(() => machine.resume(), fault.ms);
     case 'pause':
       return machine.pause(fault.ms);
     case 'slow':

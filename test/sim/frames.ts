@@ -25,6 +25,11 @@ export function describeFrame(direction: Direction, frame: Uint8Array): FrameInf
   }
 }
 
+/** Whether it cancels a request; a quick look, for frames that are whole. */
+export function isCancel(frame: Uint8Array): boolean {
+  return frame.byteLength < 128 && Buffer.from(frame).includes('kofn_cancel');
+}
+
 /**
  * What bad memory or a bad link makes of a frame: mostly one bit turned over, anywhere, the numbers included; else a few bytes
  * that are others, or nothing but rubbish.

@@ -41,6 +41,10 @@ export class Link {
   /** A drawn tail: with this chance a message takes so much longer. */
   tail = { chance: 0, ms: 0 };
   frames: FrameFaults = { ...NO_FRAME_FAULTS };
+  /** What the slowest message so far has taken. */
+  slowestMs = 0;
+  /** When it last healed. */
+  healedMs = 0;
 
   constructor(parts: { name: string; clock: Clock; rng: Rng }) {
     this.name = parts.name;
@@ -58,6 +62,7 @@ export class Link {
   }
 
   heal(): void {
+    if (this.isSilent) this.healedMs = this.#clock.now();
     for (const direction of ['out', 'back'] as const) {
       this.#isBlocked[direction] = false;
       for (const send of this.#held[direction].splice(0)) send();
@@ -74,6 +79,7 @@ export class Link {
     const ownMs = now + this.#latency();
     const atMs = mayOvertake ? ownMs : Math.max(ownMs, flow[direction]);
     if (!mayOvertake) flow[direction] = atMs;
+    this.slowestMs = Math.max(this.slowestMs, atMs - now);
     this.#clock.setTimer(deliver, atMs - now);
   }
 

@@ -26,6 +26,10 @@ export class MachineClock implements Clock {
     return this.#armed.size;
   }
 
+  get pausedUntilMs(): number {
+    return this.#pausedUntilMs;
+  }
+
   get isDead(): boolean {
     return this.#isDead;
   }

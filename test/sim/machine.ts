@@ -27,11 +27,20 @@ export interface MachineLimits {
   readonly macsPerMs: number;
 }
 
+/** A process that was told to stop ends by then, whatever it has (packages/worker/src/start.ts). */
+const GRACE_MS = 20_000;
+
 /** Told of what a checker wants to know; machine.ts itself judges nothing. */
 export interface MachineObserver {
   onMemory(machine: Machine, usedBytes: number): void;
   /** A request of the queue begins to run. */
   onStart(machine: Machine, about: { isCancelled: boolean; waitedMs: number; timeoutMs: number | undefined }): void;
+  /** Its process is gone, or nothing of it is heard any more, for now. */
+  onAway(machine: Machine): void;
+  /** A run of its engine does not end. */
+  onStuck(machine: Machine): void;
+  /** The process was told to stop and ended a stream on which so many requests were not answered. */
+  onUnanswered(machine: Machine, requests: number): void;
   /** A process begins to serve; a planted bug may change it. */
   onServer(server: WorkerServer): void;
 }
@@ -43,6 +52,7 @@ interface Process extends Peer {
   readonly clock: MachineClock;
   readonly server: WorkerServer;
   readonly engine: SimEngine;
+  isDraining: boolean;
 }
 
 export class Machine implements Host {
@@ -56,11 +66,14 @@ export class Machine implements Host {
   refuses = false;
   /** Breaks the connection that the master has. */
   onBreak: (why: string) => void = () => undefined;
+  /** As above, behind all that its process has sent. */
+  onLeave: (why: string) => void = () => undefined;
   readonly #world: Clock;
   readonly #trace: Trace;
   readonly #observer: MachineObserver;
   #disk = new MemoryDisk();
   #process: Process | undefined;
+  #awayFromMs: number | undefined;
   #starting: Promise<void> | undefined;
 
   constructor(parts: {
@@ -93,6 +106,35 @@ export class Machine implements Host {
     return this.#process?.server.store.list().map(({ name }) => name) ?? [];
   }
 
+  /** Its process runs and was not told to stop. */
+  get serves(): boolean {
+    return this.#process?.isDraining === false;
+  }
+
+  /** Since when nothing can be heard of it; undefined while something can. */
+  get awayFromMs(): number | undefined {
+    return this.#isAway ? this.#awayFromMs : undefined;
+  }
+
+  /** When it was last away. */
+  get awayUntilMs(): number {
+    return Math.max(this.#process?.clock.pausedUntilMs ?? 0, this.link.healedMs);
+  }
+
+  /** When the oldest run of its engine began. */
+  get runningFromMs(): number | undefined {
+    return this.#process?.engine.runningFromMs;
+  }
+
+  get longestRunMs(): number {
+    return this.#process?.engine.longestRunMs ?? 0;
+  }
+
+  get #isAway(): boolean {
+    const process = this.#process;
+    return process === undefined || this.link.isSilent || process.clock.pausedUntilMs > this.#world.now();
+  }
+
   accept(): Peer | undefined {
     return this.refuses ? undefined : this.#process;
   }
@@ -105,15 +147,17 @@ export class Machine implements Host {
   crash({ keepDisk }: { keepDisk: boolean }): void {
     const died = this.#process;
     if (died === undefined) return;
-    died.clock.die();
-    this.#process = undefined;
+    this.#becomeAway(() => {
+      died.clock.die();
+      this.#process = undefined;
+    });
     if (!keepDisk) this.#disk = new MemoryDisk();
     this.link.transmit('back', { out: 0, back: 0 }, () => this.onBreak('reset by peer'));
   }
 
   pause(ms: number): void {
     const process = this.#process;
-    process?.clock.pause(this.#world.now() + ms);
+    this.#becomeAway(() => process?.clock.pause(this.#world.now() + ms));
     if (ms < KEEPALIVE_MS) return;
     this.#world.setTimer(() => {
       if (process === this.#process) this.onBreak('no keepalive');
@@ -122,10 +166,37 @@ export class Machine implements Host {
 
   /** The link is silent in one direction or both for `ms`. */
   cutOff(directions: readonly ('out' | 'back')[], ms: number): void {
-    for (const direction of directions) this.link.block(direction);
+    this.#becomeAway(() => {
+      for (const direction of directions) this.link.block(direction);
+    });
     this.#world.setTimer(() => this.link.heal(), ms);
     if (ms >= KEEPALIVE_MS)
       this.#world.setTimer(() => this.link.isSilent && this.onBreak('no keepalive'), KEEPALIVE_MS);
+  }
+
+  /** From now until `resume` no run of its engine ends; the process lives and answers questions. */
+  hang(): void {
+    this.#process?.engine.hang();
+  }
+
+  resume(): void {
+    this.#process?.engine.resume();
+  }
+
+  /** Tells the process to stop, as SIGTERM does, and lets it finish; resolves when it is gone. */
+  async drain(): Promise<void> {
+    const process = this.#process;
+    if (process === undefined || process.isDraining) return;
+    process.isDraining = true;
+    await new Promise<void>(resolve => process.clock.whenAwake(resolve));
+    const grace = new Promise<void>(resolve => this.#world.setTimer(resolve, GRACE_MS));
+    await Promise.race([process.server.drain(), grace]);
+    if (this.#process !== process) return;
+    this.#becomeAway(() => {
+      process.clock.die();
+      this.#process = undefined;
+    });
+    this.onLeave('it has stopped');
   }
 
   /** Ends the process in order, as SIGTERM does; gives what it left behind, in words. */
@@ -156,6 +227,7 @@ export class Machine implements Host {
       files: location => disk.files(location),
       speed: () => this.limits.macsPerMs / this.slowness,
       onMemory: bytes => this.#observer.onMemory(this, bytes),
+      onStuck: () => this.#observer.onStuck(this),
       spoil: outputs => this.#spoil(outputs),
     });
     const server = await WorkerServer.open({
@@ -172,8 +244,15 @@ export class Machine implements Host {
     });
     this.#observer.onServer(server);
     this.#watchQueue(server, clock);
-    this.#process = { server, engine, clock, handlers: server.handlers };
+    const onUnanswered = (requests: number) => this.#observer.onUnanswered(this, requests);
+    this.#process = { server, engine, clock, handlers: server.handlers, isDraining: false, onUnanswered };
     this.#trace.add(this.name, `serves ${server.store.list().length} shards`);
+  }
+
+  #becomeAway(work: () => void): void {
+    if (!this.#isAway) this.#awayFromMs = this.#world.now();
+    work();
+    if (this.#awayFromMs === this.#world.now()) this.#observer.onAway(this);
   }
 
   /** Lets the observer see each request begin; the queue itself stays as it is. */

@@ -7,7 +7,7 @@
  */
 import { abortable, KofnError, throwIfAborted } from '@kofn/core';
 import type { CallContext, MethodPath, ServiceHandlers } from '@kofn/wire';
-import { corrupted, truncated } from './frames.js';
+import { corrupted, isCancel, truncated } from './frames.js';
 import type { Direction, Flow, Link } from './link.js';
 
 /** A process at the other end, as a channel needs it. */
@@ -15,6 +15,8 @@ export interface Peer {
   readonly handlers: ServiceHandlers;
   /** It does nothing while it is paused, and nothing ever again once it is dead. */
   readonly clock: { whenAwake(work: () => void): void };
+  /** It ended a stream in order, on which so many requests had no reply. */
+  onUnanswered?(requests: number): void;
 }
 
 export type Event =
@@ -140,12 +142,21 @@ export class Call {
     if (clientStream !== undefined) return clientStream(messages, context);
     const duplex = handlers.duplex.get(method);
     if (duplex === undefined) throw new KofnError('PROTOCOL', `there is no method ${method}`);
+    let unanswered = 0;
     const send = (bytes: Uint8Array) => {
       throwIfAborted(context.signal);
+      unanswered--;
       this.#spoiled('back', bytes, (frame, mayOvertake) => this.#back({ kind: 'message', bytes: frame }, mayOvertake));
       return Promise.resolve();
     };
-    await duplex({ ...context, messages, send });
+    const counted = async function* () {
+      for await (const message of messages) {
+        if (!isCancel(message)) unanswered++;
+        yield message;
+      }
+    };
+    await duplex({ ...context, messages: counted(), send });
+    if (unanswered > 0) this.#connection.peer.onUnanswered?.(unanswered);
     return undefined;
   }
 

@@ -56,6 +56,10 @@ export class SimChannel implements Channel {
     this.#observer = parts.observer;
   }
 
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** Calls that have not ended. */
   get openCalls(): number {
     return this.#open.size;
@@ -70,6 +74,13 @@ export class SimChannel implements Channel {
     const error = new KofnError('UNAVAILABLE', `the connection to ${this.address} broke: ${why}`);
     for (const call of [...connection.calls]) call.break(error);
     for (const listener of [...this.#listeners]) listener(error);
+  }
+
+  /** The other end leaves in order: the connection breaks behind all that it has sent. */
+  leave(why: string): void {
+    const connection = this.#connection;
+    if (connection === undefined) return;
+    this.#host.link.transmit('back', connection.flow, () => connection === this.#connection && this.break(why));
   }
 
   async ready({ signal, deadlineMs }: CallOptions): Promise<void> {

@@ -4,7 +4,8 @@
  * Invariants
  * 1. Runs execute one at a time, in the order of their calls.
  * 2. What runs costs its multiply-accumulates at the speed that the machine has when it begins.
- * 3. `usedBytes` is what the open sessions hold.
+ * 3. While it hangs, no run ends.
+ * 4. `usedBytes` is what the open sessions hold.
  */
 import { elementCount, float32, KofnError, type Clock, type Tensor, type Tensors } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
@@ -23,6 +24,8 @@ export interface SimEngineParts {
   readonly speed: () => number;
   /** Told of the bytes of open sessions whenever they grow. */
   readonly onMemory?: (usedBytes: number) => void;
+  /** Told when a run does not end because the engine hangs. */
+  readonly onStuck?: () => void;
   /** What a faulty machine makes of its outputs. */
   readonly spoil?: (outputs: Tensors) => Tensors;
 }
@@ -35,6 +38,10 @@ export class SimEngine implements Engine {
   #usedBytes = 0;
   #openSessions = 0;
   #isClosed = false;
+  /** When each run under way began. */
+  readonly #running = new Set<{ readonly fromMs: number }>();
+  #longestRunMs = 0;
+  #hang: { readonly ends: Promise<void>; readonly end: () => void } | undefined;
 
   constructor(parts: SimEngineParts) {
     this.#parts = parts;
@@ -42,6 +49,30 @@ export class SimEngine implements Engine {
 
   get openSessions(): number {
     return this.#openSessions;
+  }
+
+  /** When the oldest run under way began. */
+  get runningFromMs(): number | undefined {
+    const [oldest] = this.#running;
+    return oldest?.fromMs;
+  }
+
+  /** Of the runs that ended. */
+  get longestRunMs(): number {
+    return this.#longestRunMs;
+  }
+
+  /** No run ends before `resume`. */
+  hang(): void {
+    if (this.#hang !== undefined) return;
+    let end!: () => void;
+    const ends = new Promise<void>(resolve => (end = resolve));
+    this.#hang = { ends, end };
+  }
+
+  resume(): void {
+    this.#hang?.end();
+    this.#hang = undefined;
   }
 
   async open(location: string): Promise<Session> {
@@ -77,7 +108,7 @@ export class SimEngine implements Engine {
         if (!isOpen || this.#isClosed) throw new KofnError('CANCELLED', 'the session is closed');
         const { outputs, macs } = evaluate(program, feedsOf(program, feeds));
         if (transfer) for (const { data } of Object.values(feeds)) take(data as Float32Array);
-        const run = this.#busy(RUN_MS, macs);
+        const run = this.#run(macs);
         running = Promise.all([running, run]).then(() => undefined);
         await run;
         const named = program.outputs.map(({ name }, i) => [name, rounded(outputs[i]!)] as const);
@@ -92,6 +123,19 @@ export class SimEngine implements Engine {
         this.#openSessions--;
       },
     };
+  }
+
+  async #run(macs: number): Promise<void> {
+    const { clock, onStuck } = this.#parts;
+    const running = { fromMs: clock.now() };
+    this.#running.add(running);
+    await this.#busy(RUN_MS, macs);
+    while (this.#hang !== undefined) {
+      onStuck?.();
+      await this.#hang.ends;
+    }
+    this.#running.delete(running);
+    this.#longestRunMs = Math.max(this.#longestRunMs, clock.now() - running.fromMs);
   }
 
   /** Resolves when the engine's thread has done that much more. */

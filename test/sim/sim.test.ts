@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'mocha';
 import { CANARIES } from './canary.js';
+import { FLEET_CANARIES } from './fleet-canary.js';
 import { simulate } from './simulate.js';
 
 const SEEDS = 300;
@@ -31,9 +32,10 @@ describe('simulator', () => {
     assert.equal(hashOf(second), hashOf(first));
   });
 
-  for (const canary of CANARIES) {
+  for (const canary of [...CANARIES, ...FLEET_CANARIES]) {
     it(`finds a planted bug: ${canary.name}`, async () => {
-      for (let seed = 0; seed < CANARY_SEEDS; seed++) {
+      const { firstSeed = 0 } = canary;
+      for (let seed = firstSeed; seed < firstSeed + CANARY_SEEDS; seed++) {
         const { violations } = await simulate(seed, canary);
         if (violations.some(violation => canary.found.test(violation))) return;
       }

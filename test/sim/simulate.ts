@@ -11,6 +11,7 @@ import { codedModel, connect, type Cluster, type CodedModel } from '@kofn/master
 import type { Canary } from './canary.js';
 import { CallLedger } from './checks/calls.js';
 import { checkExact } from './checks/exact.js';
+import { FleetCheck } from './checks/fleet.js';
 import { MemoryCheck } from './checks/memory.js';
 import { checkGivenUp, checkMaster } from './checks/nothing-left.js';
 import { checkDeadlines, checkNoneLost, checkTypedErrors } from './checks/outcomes.js';
@@ -64,6 +65,7 @@ class Simulation {
   readonly #violations: Violation[] = [];
   readonly #requests: RequestRecord[] = [];
   readonly #machines: readonly Machine[];
+  readonly #fleet: FleetCheck;
   readonly #channels: SimChannel[] = [];
   readonly #clock = new MachineClock(this.#world);
   readonly #engine = new SimEngine({ clock: this.#clock, speed: () => MASTER_MACS_PER_MS });
@@ -81,11 +83,20 @@ class Simulation {
     const observer: MachineObserver = {
       onMemory: this.#memory.onMemory,
       onStart: this.#calls.onStart,
+      onUnanswered: this.#calls.onUnanswered,
+      onAway: machine => this.#fleet.onAway(machine),
+      onStuck: machine => this.#fleet.onStuck(machine),
       onServer: server => canary?.worker?.(server),
     };
     this.#machines = this.#scenario.limits.map((limits, index) => {
       const link = new Link({ name: `worker ${index}`, clock: this.#world, rng: streams(`link ${index}`) });
       return new Machine({ index, link, limits, world: this.#world, trace: this.#trace, observer });
+    });
+    this.#fleet = new FleetCheck({
+      clock: this.#world,
+      silenceMs: this.#scenario.silenceMs,
+      machines: this.#machines,
+      sound: new Set(this.#soundMachines().map(({ index }) => index)),
     });
   }
 
@@ -120,6 +131,7 @@ class Simulation {
     this.#phase = 'connecting';
     const cluster = await this.#attempt(() => this.#connect());
     if (cluster !== undefined) {
+      this.#fleet.watch(cluster);
       this.#canary?.cluster?.(cluster);
       this.#phase = 'the deployment';
       const model = await this.#attempt(() => this.#deploy(cluster));
@@ -128,6 +140,7 @@ class Simulation {
         for (const phase of phases) {
           this.#phase = `phase ${phases.indexOf(phase)}`;
           await sleep(this.#world, phase.idleMs);
+          this.#fleet.checkReady(phase.idleMs);
           if (!faultsFirst) this.#strike(phase);
           await this.#use(model, phase, cluster);
           this.#violations.push(...this.#calls.checkQuiet());
@@ -138,6 +151,7 @@ class Simulation {
       const first = phases[phases.length - 1]!.close?.what ?? (this.#seed % 2 === 0 ? 'model' : 'cluster');
       if (first === 'model') await model?.close();
       if (first === 'model' && model !== undefined) this.#violations.push(...checkGivenUp(this.#soundMachines()));
+      this.#fleet.stop();
       await cluster.close();
     }
     this.#violations.push(...checkMaster({ clock: this.#clock, engine: this.#engine, channels: this.#channels }));
@@ -175,6 +189,7 @@ class Simulation {
     const observer: NetworkObserver = {
       onFrame: (link, stream, direction, info, fate) => {
         this.#calls.onFrame(link, stream, direction, info, fate);
+        this.#fleet.onFrame(link, stream, direction, info, fate);
         const { kind, id, detail } = info;
         const arrow = direction === 'out' ? '→' : '←';
         this.#trace.add(
@@ -195,7 +210,9 @@ class Simulation {
         openChannel: (address, { maxMessageBytes, clock: own }) => {
           const host = this.#machines.find(machine => machine.address === address)!;
           const channel = new SimChannel({ address, host, clock: own, maxMessageBytes, observer });
+          this.#fleet.onChannel(channel, this.#channels);
           this.#channels.push(channel);
+          host.onLeave = why => channel.leave(why);
           host.onBreak = why => {
             this.#trace.add(host.name, `connection broken: ${why}`);
             for (const each of this.#channels) if (each.address === address) each.break(why);
@@ -221,7 +238,7 @@ class Simulation {
       new Promise((resolve, reject) => this.#world.setTimer(() => void work().then(resolve, reject), ms));
     await Promise.all([
       ...requests.map(request => at(request.atMs, () => this.#request(model, request, afflicted))),
-      ...(close === undefined ? [] : [at(close.atMs, () => this.#close(close.what === 'model' ? model : cluster))]),
+      ...(close === undefined ? [] : [at(close.atMs, () => this.#close(close.what, { model, cluster }))]),
       ...(updateAtMs === undefined ? [] : [at(updateAtMs, () => this.#update(model))]),
     ]);
   }
@@ -230,10 +247,11 @@ class Simulation {
     return DEPLOY_ERRORS.includes(code) || (code === 'CANCELLED' && this.#closedMs !== undefined);
   }
 
-  async #close(closing: Cluster | CodedModel): Promise<void> {
+  async #close(what: 'model' | 'cluster', closing: { model: CodedModel; cluster: Cluster }): Promise<void> {
     this.#closedMs = this.#world.now();
     this.#trace.add('caller', 'closes it all');
-    await closing.close();
+    if (what === 'cluster') this.#fleet.stop();
+    await closing[what].close();
     this.#trace.add('caller', 'it is closed');
   }
 
@@ -295,6 +313,7 @@ class Simulation {
       ...(kind === 'within' ? checkNoneLost(this.#requests) : checkTypedErrors(this.#requests, onLoss)),
       ...this.#calls.violations,
       ...this.#memory.violations,
+      ...this.#fleet.violations,
     );
     for (const violation of this.#violations) this.#trace.add('checker', violation);
   }

@@ -73,6 +73,8 @@ interface Link {
   readonly channel: Channel;
   readonly client: WorkerClient;
   readonly inventory: WorkerInventory;
+  /** What it said of itself when the link was made. */
+  readonly state: WorkerState;
 }
 
 export class Connection implements AsyncDisposable {
@@ -83,7 +85,7 @@ export class Connection implements AsyncDisposable {
   #link: Link;
   /** Names of the shards that the worker holds, as far as the master knows. */
   #shards: Set<string>;
-  #state: WorkerState = { kind: 'ready' };
+  #state: WorkerState;
   #marks = 0;
   #quarantineEnds = 0;
   #lateReplies = 0;
@@ -97,6 +99,7 @@ export class Connection implements AsyncDisposable {
     this.#options = options;
     this.#link = link;
     this.#shards = shardsOf(link);
+    this.#state = link.state;
     this.#life = openScope(options.clock);
     this.#supervised = this.#supervise();
   }
@@ -254,7 +257,7 @@ export class Connection implements AsyncDisposable {
       this.#link = link;
       this.#shards = shardsOf(link);
       this.#marks = 0;
-      this.#enter({ kind: 'ready' });
+      this.#enter(link.state);
     }
   }
 
@@ -298,10 +301,10 @@ export class Connection implements AsyncDisposable {
       deadlineMs - LAST_LOOK * silenceMs,
     );
     try {
-      const { ready, live } = await client.health({ signal: scope.signal });
+      const state = stateOf(await client.health({ signal: scope.signal }));
       if (signal.aborted) return;
-      if (ready) this.#answered();
-      else this.#enter(live ? { kind: 'suspect', reason: 'engine' } : { kind: 'draining' });
+      if (state.kind === 'ready') this.#answered();
+      else this.#enter(state);
     } catch (error) {
       const { code, message } = KofnError.from(error);
       // The deadline came late, so this process was busy and the answer may lie there unread: ask again.
@@ -342,6 +345,11 @@ function shardsOf({ inventory }: Link): Set<string> {
   return new Set(inventory.shards.map(shard => shard.name));
 }
 
+function stateOf({ ready, live }: { ready: boolean; live: boolean }): WorkerState {
+  if (ready) return { kind: 'ready' };
+  return live ? { kind: 'suspect', reason: 'engine' } : { kind: 'draining' };
+}
+
 async function openLink(
   address: string,
   parent: AbortSignal | undefined,
@@ -352,7 +360,8 @@ async function openLink(
   try {
     await channel.ready({ signal: scope.signal, deadlineMs });
     const client = await WorkerClient.open(channel, { maxInFlight, signal: scope.signal });
-    return { channel, client, inventory: await client.inventory({ signal: scope.signal }) };
+    const inventory = await client.inventory({ signal: scope.signal });
+    return { channel, client, inventory, state: stateOf(await client.health({ signal: scope.signal })) };
   } catch (error) {
     await channel[Symbol.asyncDispose]();
     throw error;

@@ -6,8 +6,8 @@
  * 1. Every frame that is not a cancel frame gets one reply with its id, an error reply when it is malformed.
  * 2. A cancel frame for an id that is not pending is ignored: its reply has crossed it on the way. So is one that was damaged,
  *    whose id may be another request's.
- * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, then the
- *    stream ends.
+ * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, what comes
+ *    meanwhile is refused, then the stream ends.
  */
 import { setMaxListeners } from 'node:events';
 import { abortable, KofnError, openScope, throwIfAborted, type Scope } from '@kofn/core';
@@ -22,10 +22,12 @@ export async function serveStream(stream: ServerDuplex, parts: InferenceParts, s
   const requests = new StreamRequests(stream, parts);
   const messages = stream.messages[Symbol.asyncIterator]();
   using stop = openScope(parts.clock, { parent: stream.signal });
-  const onShutdown = () => stop.abort(new KofnError('UNAVAILABLE', 'this worker is shutting down'));
+  const onShutdown = () =>
+    void requests.end().then(() => stop.abort(new KofnError('UNAVAILABLE', 'this worker is shutting down')));
   shutdown.addEventListener('abort', onShutdown, { once: true });
   try {
-    while (!shutdown.aborted) {
+    if (shutdown.aborted) return;
+    for (;;) {
       const next = await abortable(messages.next(), stop.signal);
       if (next.done === true) break;
       await requests.accept(next.value);
@@ -70,7 +72,7 @@ class StreamRequests {
     await this.#keep(this.#answer(request));
   }
 
-  /** Waits for the answers under way; drops what has not started when the peer is gone. */
+  /** Resolves when the answers that are under way now have ended. */
   async end(): Promise<void> {
     await Promise.all(this.#answers);
   }

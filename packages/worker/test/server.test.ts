@@ -282,6 +282,8 @@ describe('worker over gRPC', () => {
     await t.engine.started(2);
     while (t.worker.server.queue.waiting === 0) await t.client.live();
     const closed = t.worker.close();
+    // On the stream that is open, while it drains: an answer at once, not when the drain is over.
+    await assert.rejects(t.infer(double.name), { code: 'UNAVAILABLE', message: /ask another/ });
     t.engine.release();
     assert.deepEqual(
       [await running, await waiting],

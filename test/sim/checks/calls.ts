@@ -1,12 +1,15 @@
 /**
  * Calls on inference streams, as the network and the workers' queues see them: each that a request began is answered, or
- * cancelled by its master, or over with its stream; and what was cancelled or has expired before its turn does not run.
+ * cancelled by its master, or over with its stream; what was cancelled or has expired before its turn does not run; what a
+ * worker took before it stops it answers.
  */
 import type { NetworkObserver } from '../sim-channel.js';
 import type { MachineObserver } from '../machine.js';
 import type { Violation } from './request.js';
 
-export class CallLedger implements Pick<NetworkObserver, 'onFrame' | 'onStreamEnd'>, Pick<MachineObserver, 'onStart'> {
+export class CallLedger
+  implements Pick<NetworkObserver, 'onFrame' | 'onStreamEnd'>, Pick<MachineObserver, 'onStart' | 'onUnanswered'>
+{
   readonly violations: Violation[] = [];
   /** Ids that are neither answered nor cancelled, by stream. */
   readonly #open = new Map<string, Set<string>>();
@@ -26,6 +29,10 @@ export class CallLedger implements Pick<NetworkObserver, 'onFrame' | 'onStreamEn
     if (timeoutMs !== undefined && waitedMs > timeoutMs + 1e-6) {
       this.violations.push(`${name} ran a request ${waitedMs} ms old that had ${timeoutMs} ms`);
     }
+  };
+
+  onUnanswered: MachineObserver['onUnanswered'] = ({ name }, requests) => {
+    this.violations.push(`${name} stopped and left ${requests} requests that it had taken unanswered`);
   };
 
   /** While no request runs, no call is open. */
