@@ -99,6 +99,32 @@ describe('models and their versions on one fleet', () => {
     await cluster.close();
   });
 
+  it('models on workers of their own: only those hold and answer, updates stay there, and a close frees them', async () => {
+    const [a, b, c] = [weights(), weights(), weights()];
+    const left = await codedModel(network(a, b), { cluster, name: 'left', workers: [2, 0] });
+    const right = await codedModel(network(a, c), { cluster, name: 'right', workers: [1, 3, 4] });
+    const [ofLeft, ofRight] = [
+      ['one/left/1', 'one/left/1'],
+      ['one/right/1', 'one/right/1'],
+    ];
+    assert.deepEqual(await held(), [ofLeft, ofRight, ofLeft, ofRight, ofRight]);
+    await Promise.all([assertAnswers(left, a, b), assertAnswers(right, a, c)]);
+    const { report } = await left.run({ x });
+    for (const { k, r, arrivals } of report.layers) {
+      assert.deepEqual([k, r], [1, 1]);
+      for (const { block, worker } of arrivals) assert.equal(worker, [2, 0][block]);
+    }
+    await left.update(network(b, c));
+    await assertAnswers(left, b, c);
+    assert.deepEqual((await held())[0], ['one/left/2', 'one/left/2']);
+    await left.close();
+    assert.deepEqual(await held(), [[], ofRight, [], ofRight, ofRight]);
+    await assert.rejects(codedModel(network(a, b), { cluster, workers: [0, 5] }), { code: 'INVALID_ARGUMENT' });
+    await right.close();
+    await everyWorkerHolds();
+    await cluster.close();
+  });
+
   it('a cluster that closes leaves its shards for the next program, a model that closes takes them along', async () => {
     const [a, b] = [weights(), weights()];
     await codedModel(network(a, b), { cluster, name: 'net' });

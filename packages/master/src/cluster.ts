@@ -14,8 +14,10 @@ const RENEW_MS = 60 * 60_000;
 export interface Standing {
   /** The owner's name for it. */
   readonly name: string;
-  /** Claims the model's shards for another lease. */
-  renew(): Promise<void>;
+  /** The workers that hold shards of it. */
+  readonly holders: readonly Connection[];
+  /** Claims its shards on `at` (all of its workers by default) for another lease. */
+  renew(at?: readonly Connection[]): Promise<void>;
   /** Frees what the master holds of it; its claims stay. */
   release(): Promise<void>;
 }
@@ -32,8 +34,10 @@ export class Cluster implements AsyncDisposable {
   readonly #maxInFlight: number;
   #inFlight = 0;
   readonly #models = new Set<Standing>();
+  readonly #modelsAt = new Map<Connection, Set<Standing>>();
   readonly #listeners = new Set<(fleet: Fleet) => void>();
-  #fleet: Fleet;
+  /** Made when it is asked for: workers change more often than anybody looks. */
+  #fleet: Fleet | undefined;
   #renewal: Timer;
   #planning: Promise<Engine> | undefined;
   #closed = false;
@@ -55,13 +59,12 @@ export class Cluster implements AsyncDisposable {
     this.engineThreads = parts.engineThreads;
     this.#maxInFlight = parts.maxInFlight;
     this.connections = parts.connections;
-    this.#fleet = snapshot(parts.connections);
     this.#renewal = this.#renewLater();
   }
 
   /** The workers as the master sees them now; a new array whenever one changes. */
   get workers(): Fleet {
-    return this.#fleet;
+    return (this.#fleet ??= snapshot(this.connections));
   }
 
   /** Calls `listener` with each new snapshot, at the moment of the change, until the result is called. */
@@ -71,11 +74,13 @@ export class Cluster implements AsyncDisposable {
   }
 
   /** @internal The connection's state is another. */
-  changed({ state }: Connection): void {
-    this.#fleet = snapshot(this.connections);
+  changed(connection: Connection): void {
+    this.#fleet = undefined;
     // Back again, perhaps after its leases ended or with an empty disk: claim what is there.
-    if (state.kind === 'ready') for (const model of this.#models) void model.renew();
-    for (const listener of [...this.#listeners]) listener(this.#fleet);
+    if (connection.state.kind === 'ready') {
+      for (const model of this.#modelsAt.get(connection) ?? []) void model.renew([connection]);
+    }
+    for (const listener of [...this.#listeners]) listener(this.workers);
   }
 
   /** Throws CANCELLED once the cluster is closed. */
@@ -115,7 +120,14 @@ export class Cluster implements AsyncDisposable {
   /** @internal A model stands on the cluster from now on, until the result is called. */
   stand(model: Standing): () => void {
     this.#models.add(model);
-    return () => void this.#models.delete(model);
+    for (const connection of model.holders) {
+      const models = this.#modelsAt.get(connection) ?? new Set();
+      this.#modelsAt.set(connection, models.add(model));
+    }
+    return () => {
+      this.#models.delete(model);
+      for (const connection of model.holders) this.#modelsAt.get(connection)!.delete(model);
+    };
   }
 
   /**

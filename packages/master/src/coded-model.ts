@@ -47,7 +47,8 @@ export class CodedModel implements AsyncDisposable {
     this.#options = options;
     this.#leave = cluster.stand({
       name: deployment.owner.model,
-      renew: () => this.#deployment.renew(),
+      holders: deployment.holders,
+      renew: at => this.#deployment.renew(at),
       release: () => this.#release(),
     });
   }
@@ -140,7 +141,7 @@ export class CodedModel implements AsyncDisposable {
       this.#assertOpen();
     } catch (error) {
       await next?.[Symbol.asyncDispose]();
-      await giveUp(this.#cluster, owner);
+      await giveUp(old.holders, this.#cluster.clock, owner);
       throw error;
     }
     this.#deployment = next;

@@ -7,7 +7,16 @@
  *    repeat sends the rest.
  * 2. `retire` waits for the requests that run, dispose ends them; after either nothing of the deployment is left here.
  */
-import { abortable, KofnError, openScope, systemClock, throwIfAborted, type Scope, type Tensors } from '@kofn/core';
+import {
+  abortable,
+  KofnError,
+  openScope,
+  systemClock,
+  throwIfAborted,
+  type Clock,
+  type Scope,
+  type Tensors,
+} from '@kofn/core';
 import { createEngine, type Session } from '@kofn/engine';
 import { constantValue, cutModel, wholeModel, type OnnxModel } from '@kofn/graph';
 import type { Owner } from '@kofn/wire';
@@ -17,7 +26,7 @@ import type { RequestContext } from './dispatch.js';
 import { checkInputs } from './inputs.js';
 import { openLocally } from './local-session.js';
 import { measureSpeeds } from './measure.js';
-import { requireRange, resolveCode, type ModelOptions, type ResolvedCode } from './options.js';
+import { requireRange, resolveCode, resolveWorkers, type ModelOptions, type ResolvedCode } from './options.js';
 import { ASSUMED_SPEEDS, type Plan } from './plan.js';
 import { encoded, placeLayers, shardFiles } from './placement.js';
 import { planLayers, type Planning } from './planner.js';
@@ -33,6 +42,8 @@ export class Deployment {
   readonly owner: Owner;
   readonly model: OnnxModel;
   readonly plan: Plan;
+  /** The workers that hold its shards. */
+  readonly holders: readonly Connection[];
   readonly #cluster: Cluster;
   readonly #prepared: PreparedModel;
   readonly #steps: readonly DeployedStep[];
@@ -44,14 +55,24 @@ export class Deployment {
   #disposal: Promise<void> | undefined;
 
   /** @internal Use {@link deploy}. */
-  constructor(cluster: Cluster, owner: Owner, prepared: PreparedModel, plan: Plan, steps: readonly DeployedStep[]) {
+  constructor(
+    owner: Owner,
+    parts: {
+      cluster: Cluster;
+      holders: readonly Connection[];
+      prepared: PreparedModel;
+      plan: Plan;
+      steps: readonly DeployedStep[];
+    },
+  ) {
     this.owner = owner;
-    this.model = prepared.model;
-    this.plan = plan;
-    this.#cluster = cluster;
-    this.#prepared = prepared;
-    this.#steps = steps;
-    this.#order = fileOrder(plan);
+    this.model = parts.prepared.model;
+    this.plan = parts.plan;
+    this.holders = parts.holders;
+    this.#cluster = parts.cluster;
+    this.#prepared = parts.prepared;
+    this.#steps = parts.steps;
+    this.#order = fileOrder(parts.plan);
   }
 
   /** One request. Throws INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), else as run.ts. */
@@ -78,13 +99,12 @@ export class Deployment {
     return { outputs, layers: layers.sort((a, b) => position(a) - position(b)) };
   }
 
-  /** Claims the shards for another lease. A worker that cannot be reached keeps them until its lease ends. */
-  async renew(): Promise<void> {
-    await atWorkers(this.#cluster, async (connection, signal) => {
-      const { shards } = connection;
-      const names = this.#steps.flatMap(step =>
-        step.kind === 'coded' ? step.group.shards.map(({ name }) => name).filter(name => shards.has(name)) : [],
-      );
+  /** Claims the shards on `at` for another lease. A worker that cannot be reached keeps them until its lease ends. */
+  async renew(at = this.holders): Promise<void> {
+    await atWorkers(at, this.#cluster.clock, async (connection, signal) => {
+      const { shards, index } = connection;
+      const held = this.#steps.flatMap(step => (step.kind === 'coded' ? step.group.shards : []));
+      const names = held.filter(({ name, worker }) => worker === index && shards.has(name)).map(({ name }) => name);
       if (names.length === 0) return;
       const missing = await connection.ask(client => client.claim(names, this.owner, { signal }), { signal });
       for (const name of missing) shards.delete(name);
@@ -93,7 +113,7 @@ export class Deployment {
 
   /** Drops every claim of this version; the bytes go where nobody else claims them. */
   giveUp(): Promise<void> {
-    return giveUp(this.#cluster, this.owner);
+    return giveUp(this.holders, this.#cluster.clock, this.owner);
   }
 
   /** Waits for the requests that run, then frees all that the deployment has here. */
@@ -142,20 +162,21 @@ export async function deploy(
   options: ModelOptions & { cluster: Cluster },
 ): Promise<Deployment> {
   const { cluster, layers = 'all', sampleInputs, signal } = options;
-  const { engineThreads: threads, clock, connections } = cluster;
+  const { engineThreads: threads, clock } = cluster;
   cluster.assertOpen();
-  const code = resolveCode(options, connections.length);
+  const holders = holdersOf(cluster, options);
+  const code = resolveCode(options, holders.length);
   if (options.systematicGraceMs !== undefined) requireRange('systematicGraceMs', options.systematicGraceMs, 0, 60_000);
   const engine = await cluster.planningEngine();
   const prepared = await prepareModel(source, engine);
   const steps: DeployedStep[] = [];
   try {
-    const speeds = layers === 'auto' ? await measureSpeeds(cluster, signal) : ASSUMED_SPEEDS;
+    const speeds = layers === 'auto' ? await measureSpeeds(cluster, holders, signal) : ASSUMED_SPEEDS;
     throwIfAborted(signal);
     const planning = await planLayers(prepared, { engine, threads, clock, code, choice: layers, sampleInputs, speeds });
     await prepared.settle();
-    await openSteps(prepared.model, planning, code, owner, options, steps);
-    return new Deployment(cluster, owner, prepared, planning.plan, steps);
+    await openSteps(prepared.model, planning, { ...options, code, owner, holders }, steps);
+    return new Deployment(owner, { cluster, holders, prepared, plan: planning.plan, steps });
   } catch (error) {
     await disposeSteps(steps);
     await prepared.close();
@@ -172,13 +193,15 @@ export async function planModel(
   options: ModelOptions & ({ cluster: Cluster } | { cluster?: undefined; workerCount: number }),
 ): Promise<Plan> {
   const { cluster, layers = 'auto', sampleInputs, signal } = options;
-  const code = resolveCode(options, cluster === undefined ? options.workerCount : cluster.connections.length);
+  const holders = cluster === undefined ? resolveWorkers(options, options.workerCount) : holdersOf(cluster, options);
+  const code = resolveCode(options, holders.length);
   await using own = cluster === undefined ? await createEngine('auto') : undefined;
   const engine = own ?? cluster!.engine;
   const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
   const prepared = await prepareModel(source, engine);
   try {
-    const speeds = cluster === undefined ? ASSUMED_SPEEDS : await measureSpeeds(cluster, signal);
+    const speeds =
+      cluster === undefined ? ASSUMED_SPEEDS : await measureSpeeds(cluster, holdersOf(cluster, options), signal);
     const context = { engine, threads, clock, code, choice: layers, sampleInputs, speeds };
     return (await planLayers(prepared, context)).plan;
   } finally {
@@ -190,12 +213,22 @@ export async function planModel(
 async function openSteps(
   model: OnnxModel,
   { plan, coded, types }: Planning,
-  code: ResolvedCode,
-  owner: Owner,
-  { cluster, onProgress, signal }: ModelOptions & { cluster: Cluster },
+  {
+    code,
+    owner,
+    holders,
+    cluster,
+    onProgress,
+    signal,
+  }: Pick<ModelOptions, 'onProgress' | 'signal'> & {
+    code: ResolvedCode;
+    owner: Owner;
+    holders: readonly Connection[];
+    cluster: Cluster;
+  },
   steps: DeployedStep[],
 ): Promise<void> {
-  const { engine, engineThreads, connections, clock } = cluster;
+  const { engine, engineThreads, clock } = cluster;
   const reports = new Map(coded.map(report => [report.node, report]));
   const order = fileOrder(plan);
   let sentBytes = 0;
@@ -211,7 +244,7 @@ async function openSteps(
     const members = [...step.layers].sort((a, b) => order.get(a.node)! - order.get(b.node)!);
     const encode = () => members.map(({ node }) => encoded(reports.get(node)!.layer(), code));
     const before = { sentBytes, totalBytes };
-    const placed = await placeLayers(encode(), code, connections, {
+    const placed = await placeLayers(encode(), code, holders, {
       clock,
       signal,
       owner,
@@ -231,17 +264,23 @@ async function openSteps(
   }
 }
 
-/** Drops every claim of `owner` on the workers that can be reached; elsewhere its leases end. */
-export async function giveUp(cluster: Cluster, owner: Owner): Promise<void> {
-  await atWorkers(cluster, async (connection, signal) => {
+/** The workers that hold a model with these options. Throws INVALID_ARGUMENT. */
+function holdersOf({ connections }: Cluster, options: ModelOptions): readonly Connection[] {
+  return resolveWorkers(options, connections.length).map(worker => connections[worker]!);
+}
+
+/** Drops every claim of `owner` at those of `holders` that can be reached; elsewhere its leases end. */
+export async function giveUp(holders: readonly Connection[], clock: Clock, owner: Owner): Promise<void> {
+  await atWorkers(holders, clock, async (connection, signal) => {
     const removed = await connection.ask(client => client.remove([], { owner, signal }), { signal });
     for (const name of removed) connection.shards.delete(name);
   });
 }
 
-/** `work` at every worker that is connected, at once; what fails or takes too long is left to the leases. */
+/** `work` at each of `connections` that is ready, at once; what fails or takes too long is left to the leases. */
 async function atWorkers(
-  { clock, connections }: Cluster,
+  connections: readonly Connection[],
+  clock: Clock,
   work: (connection: Connection, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   using scope = openScope(clock, { deadlineMs: CLAIM_DEADLINE_MS, what: 'claims' });

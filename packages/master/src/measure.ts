@@ -24,8 +24,12 @@ const CALIBRATION_INPUT = [1, 128, 14, 14] as const;
 const CALIBRATION_FLOATS = 128 * 14 * 14;
 const CALIBRATION_OPERATIONS = 2 * CALIBRATION_FLOATS * CALIBRATION.fanIn;
 
-/** Speeds of the slowest worker and link, measured now; the worker's share of the time is what remains after transfer. */
-export async function measureSpeeds(cluster: Cluster, signal: AbortSignal | undefined): Promise<Speeds> {
+/** Speeds of the slowest of `workers` and their links, measured now; the worker's share of the time is what remains after transfer. */
+export async function measureSpeeds(
+  cluster: Cluster,
+  workers: readonly Connection[],
+  signal: AbortSignal | undefined,
+): Promise<Speeds> {
   const { weights, units } = {
     weights: new Float32Array(CALIBRATION.units * CALIBRATION.fanIn).fill(0.01),
     units: 128,
@@ -41,7 +45,7 @@ export async function measureSpeeds(cluster: Cluster, signal: AbortSignal | unde
   const name = shardName(files.model, files.weights);
   const owner = { cluster: cluster.id, model: 'speed of the workers', version: 0 };
   const links = [];
-  for (const connection of cluster.connections) {
+  for (const connection of workers) {
     const link = await measureLink(connection, cluster.clock, signal);
     const bytes = files.model.byteLength + files.weights.byteLength;
     await connection.ask(client => client.put({ name, ...files }, { signal, owner }), { signal, bytes });

@@ -84,6 +84,11 @@ export interface DeployProgress {
 export interface CodeOptions {
   /** What claims on workers call the model. Default: its file's name, or "model"; a number follows where it repeats. */
   readonly name?: string;
+  /**
+   * Numbers of the workers that hold it, in the order of the blocks; n is how many. Default: all of the cluster. So many models
+   * spread over a large fleet, each on a few workers.
+   */
+  readonly workers?: readonly number[];
   /** Parity blocks r: so many workers of a layer may fail. Default 1; 0 is uncoded. */
   readonly parity?: number;
   /** Default: uncoded for parity 0, sum for 1, rotation for more. */
@@ -158,6 +163,20 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
     clock: options.clock ?? systemClock,
     signal: options.signal,
   };
+}
+
+/** The numbers of the workers that hold a model, of `count` in the cluster. Throws INVALID_ARGUMENT. */
+export function resolveWorkers({ workers }: CodeOptions, count: number): readonly number[] {
+  if (workers === undefined) return Array.from({ length: count }, (_, worker) => worker);
+  if (!Array.isArray(workers) || workers.length === 0) {
+    const rule = 'give the numbers of one or more workers, or leave it out for all';
+    throw new KofnError('INVALID_ARGUMENT', `workers: ${rule}`);
+  }
+  const numbers: readonly number[] = workers;
+  for (const worker of numbers) requireWhole('workers', worker, 0, count - 1);
+  const twice = numbers.find((worker, at) => numbers.indexOf(worker) !== at);
+  if (twice === undefined) return [...numbers];
+  throw new KofnError('INVALID_ARGUMENT', `workers: ${twice} is listed twice; each worker counts once`);
 }
 
 /** The code for `workers` machines and r parity blocks. Throws INVALID_ARGUMENT. */

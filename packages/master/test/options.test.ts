@@ -2,7 +2,13 @@
 import assert from 'node:assert/strict';
 import { isKofnError } from '@kofn/core';
 import { describe, it } from 'mocha';
-import { resolveCode, resolveConnectOptions, type CodeOptions, type ConnectOptions } from '../src/options.js';
+import {
+  resolveCode,
+  resolveConnectOptions,
+  resolveWorkers,
+  type CodeOptions,
+  type ConnectOptions,
+} from '../src/options.js';
 
 const refused = (make: () => unknown, message: RegExp) =>
   assert.throws(make, error => isKofnError(error, 'INVALID_ARGUMENT') && message.test(error.message));
@@ -40,6 +46,26 @@ describe('connect options', () => {
   ];
   for (const [options, message] of cases) {
     it(`refuse ${message.source}`, () => refused(() => resolveConnectOptions(options), message));
+  }
+});
+
+describe('the workers that hold a model', () => {
+  it('are all, or those given in their order', () => {
+    assert.deepEqual(resolveWorkers({}, 3), [0, 1, 2]);
+    assert.deepEqual(resolveWorkers({ workers: [4, 0, 2] }, 5), [4, 0, 2]);
+  });
+
+  const wrong: [readonly number[], RegExp][] = [
+    [[], /workers: give the numbers of one or more workers/],
+    [3 as unknown as number[], /workers: give the numbers/],
+    [[0, 5], /workers: 5 is outside the range 0 to 4/],
+    [[-1], /workers: -1 is outside the range/],
+    [[0.5], /workers: 0.5 is not a whole number/],
+    [['pi1:9090' as unknown as number], /workers: pi1:9090 is not a whole number/],
+    [[1, 2, 1], /workers: 1 is listed twice/],
+  ];
+  for (const [workers, message] of wrong) {
+    it(`refuses ${JSON.stringify(workers)}`, () => refused(() => resolveWorkers({ workers }, 5), message));
   }
 });
 
