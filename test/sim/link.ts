@@ -45,6 +45,8 @@ export class Link {
   slowestMs = 0;
   /** When it last healed. */
   healedMs = 0;
+  /** When an answer last came back over it. */
+  heardMs = 0;
 
   constructor(parts: { name: string; clock: Clock; rng: Rng }) {
     this.name = parts.name;
@@ -81,6 +83,11 @@ export class Link {
     if (!mayOvertake) flow[direction] = atMs;
     this.slowestMs = Math.max(this.slowestMs, atMs - now);
     this.#clock.setTimer(deliver, atMs - now);
+  }
+
+  /** An answer came back. */
+  heard(): void {
+    this.heardMs = this.#clock.now();
   }
 
   /** What becomes of one frame of an inference stream. */

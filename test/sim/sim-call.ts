@@ -113,6 +113,7 @@ export class Call {
 
   #back(event: Event, mayOvertake = false): void {
     const arrive = () => {
+      this.#link.heard();
       if (this.#isOver) return;
       if (event.kind !== 'message') this.#leave();
       this.#client.receive(event);

@@ -17,9 +17,6 @@ import type { Violation } from './request.js';
 /** packages/worker/src/run-watch.ts. */
 const STUCK_MS = 2_000;
 const STUCK_FACTOR = 10;
-/** A worker is left alone for so long (packages/master/src/connection.ts), and connected to in so long. */
-const ASIDE_MS = 60_000;
-const RECONNECT_MS = 10_000;
 const QUESTION_EVERY = 0.25;
 
 export class FleetCheck implements Pick<NetworkObserver, 'onFrame'>, Pick<MachineObserver, 'onAway' | 'onStuck'> {
@@ -71,7 +68,7 @@ export class FleetCheck implements Pick<NetworkObserver, 'onFrame'>, Pick<Machin
     this.#at(this.#knownAwayMs(machine), () => {
       if (machine.awayFromMs !== from) return;
       const dueMs = this.#knownAwayMs(machine);
-      if (this.#clock.now() < dueMs) return this.onAway(machine); // connected to meanwhile
+      if (this.#clock.now() < dueMs) return this.onAway(machine); // heard of meanwhile
       const view = this.#viewOf(machine);
       if (view !== undefined && view.state !== 'dead' && view.state !== 'connecting') {
         this.#say(`${machine.name} has been away for ${this.#clock.now() - from!} ms and is ${wordsOf(view)}`);
@@ -97,9 +94,9 @@ export class FleetCheck implements Pick<NetworkObserver, 'onFrame'>, Pick<Machin
     if (open.length > 0) this.#say(`${open.length + 1} channels lead to ${channel.address} at once`);
   }
 
-  /** After `idleMs` without faults. */
+  /** After `idleMs` without faults (scenario.ts makes that long enough). */
   checkReady(idleMs: number): void {
-    if (idleMs < ASIDE_MS + RECONNECT_MS + 2 * this.#silenceMs) return;
+    if (idleMs === 0) return;
     for (const machine of this.#machines) {
       const view = this.#viewOf(machine);
       if (view === undefined || !machine.serves || view.state === 'ready') continue;
@@ -110,7 +107,7 @@ export class FleetCheck implements Pick<NetworkObserver, 'onFrame'>, Pick<Machin
   /** From when on the master knows that it is away. */
   #knownAwayMs(machine: Machine): number {
     if (machine.awayFromMs === undefined) return Infinity;
-    return Math.max(machine.awayFromMs, this.#sinceMs) + this.#silenceMs + slackMs(machine);
+    return Math.max(machine.awayFromMs, machine.link.heardMs, this.#sinceMs) + this.#silenceMs + slackMs(machine);
   }
 
   /** From when on the master knows that its engine is stuck. */
