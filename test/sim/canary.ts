@@ -82,6 +82,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'does not look at the shape of a reply',
+    firstSeed: 78,
     found: /wrong answer/,
     cluster: cluster => {
       const shapes = new Map<string, readonly number[]>();
@@ -97,6 +98,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'does not look for NaN in a reply',
+    firstSeed: 36,
     found: /wrong answer/,
     cluster: cluster =>
       onReplies(cluster, (_model, _name, { shape, data }) =>
@@ -170,6 +172,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'runs an expired request',
+    firstSeed: 88,
     found: /ms old that had/,
     worker: ({ queue }) => {
       const submit = queue.submit.bind(queue);

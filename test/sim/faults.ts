@@ -70,8 +70,12 @@ function drawFault(rng: Rng, spanMs: number): Fault {
 
 /** Whether what it did stays: the process or what was on its disk is gone, or the disk is damaged. */
 export function isLasting(fault: Fault): boolean {
-  if (fault.kind === 'drain') return fault.restartMs === undefined;
-  return fault.kind === 'rot' || (fault.kind === 'crash' && (fault.restartMs === undefined || !fault.keepDisk));
+  return fault.kind === 'rot' || isDeadly(fault) || (fault.kind === 'crash' && !fault.keepDisk);
+}
+
+/** Whether the process is gone for good. */
+export function isDeadly(fault: Fault): boolean {
+  return (fault.kind === 'drain' || fault.kind === 'crash') && fault.restartMs === undefined;
 }
 
 /** Sets a timer for each fault, from now on. */

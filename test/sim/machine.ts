@@ -69,7 +69,7 @@ export class Machine implements Host {
   /** As above, behind all that its process has sent. */
   onLeave: (why: string) => void = () => undefined;
   readonly #world: Clock;
-  readonly #trace: Trace;
+  readonly #trace: Pick<Trace, 'add'>;
   readonly #observer: MachineObserver;
   #disk = new MemoryDisk();
   #process: Process | undefined;
@@ -81,7 +81,7 @@ export class Machine implements Host {
     link: Link;
     limits: MachineLimits;
     world: Clock;
-    trace: Trace;
+    trace: Pick<Trace, 'add'>;
     observer: MachineObserver;
   }) {
     this.index = parts.index;

@@ -8,17 +8,21 @@
 import { parseArgs } from 'node:util';
 import { isKofnError, KofnError, systemClock } from '@kofn/core';
 import { createHash } from 'node:crypto';
+import { FLEETS, simulateFleet, type ScaleResult } from './scale.js';
 import { simulate, type Outcome } from './simulate.js';
 
 const HELP = `Usage: npm run sim -- [options]
 
 Runs kofn's master and workers, their own code, on virtual time and a simulated network through faults drawn from a seed,
 and checks: answers are exact, deadlines hold, none is lost while at most r workers fail, beyond r each request ends
-exactly or with one typed error, nothing is left pending, no worker exceeds its memory.
+exactly or with one typed error, nothing is left pending, no worker exceeds its memory, and the master knows at any time which
+workers are there.
 
 Options:
   --seed S     first seed, a whole number (default 0)
   --seeds N    how many seeds to run, one after another (default 1000)
+  --scale      instead: fleets of 10, 100 and 1000 workers, each layer on ten of them, through 120,000 requests in all, with
+               workers killed and paused meanwhile; what a request costs the processor must not grow with the fleet
   --trace      print what happened in every seed, not only in the first that fails
   --json       print one JSON object
   --help       print this
@@ -30,6 +34,7 @@ byte: npm run sim -- --seed S --seeds 1 --trace
 interface Options {
   readonly seed: number;
   readonly seeds: number;
+  readonly scale: boolean;
   readonly trace: boolean;
   readonly json: boolean;
 }
@@ -54,6 +59,7 @@ function parse(args: readonly string[]): Options | undefined {
       options: {
         seed: { type: 'string', default: '0' },
         seeds: { type: 'string', default: '1000' },
+        scale: { type: 'boolean', default: false },
         trace: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
@@ -71,8 +77,8 @@ function parse(args: readonly string[]): Options | undefined {
       `--${name} ${values[name]}: must be a whole number from ${least} to ${most}`,
     );
   };
-  const { trace, json } = values;
-  return { seed: whole('seed', 0, 2 ** 48), seeds: whole('seeds', 1, 1e9), trace, json };
+  const { scale, trace, json } = values;
+  return { seed: whole('seed', 0, 2 ** 48), seeds: whole('seeds', 1, 1e9), scale, trace, json };
 }
 
 async function run({ seed, seeds, trace, json }: Options, interrupt: AbortSignal): Promise<Summary> {
@@ -89,19 +95,17 @@ async function run({ seed, seeds, trace, json }: Options, interrupt: AbortSignal
     if (outcome.violations.length > 0) failures.push(outcome);
     const isFirstFailure = failures.length === 1 && outcome === failures[0];
     if (!json) report(outcome, trace || isFirstFailure);
-    if (process.stderr.isTTY && ran % 20 === 0) {
-      process.stderr.write(
-        `\r${ran} of ${seeds} seeds, ${failures.length} failed, ${Math.round(ran / seconds())} a second `,
-      );
+    if (ran % 20 === 0) {
+      progress(`${ran} of ${seeds} seeds, ${failures.length} failed, ${Math.round(ran / seconds())} a second `);
     }
   }
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+  progress('');
   const wasInterrupted = ran < seeds;
   return { seed, ran, failures, events, requests, hash: hash.digest('hex'), seconds: seconds(), wasInterrupted };
 }
 
 function report({ seed, violations, trace, hash }: Outcome, withTrace: boolean): void {
-  if (process.stderr.isTTY && (violations.length > 0 || withTrace)) process.stderr.write('\r\x1b[K');
+  if (violations.length > 0 || withTrace) progress('');
   if (violations.length > 0) {
     console.log(`seed ${seed} failed; replay it with: npm run sim -- --seed ${seed} --seeds 1 --trace`);
     for (const violation of violations) console.log(`  ${violation}`);
@@ -122,6 +126,47 @@ function toJson({ failures, seconds, ...rest }: Summary): string {
   return JSON.stringify({ ...rest, seconds, eventsPerSecond: rest.events / seconds, failures: failed });
 }
 
+/** One fleet after another; fails when a request was lost or wrong. */
+async function scale({ seed, json }: Options, interrupt: AbortSignal): Promise<number> {
+  const results: ScaleResult[] = [];
+  for (const fleet of FLEETS) {
+    const result = await simulateFleet(seed, fleet, {
+      signal: interrupt,
+      onProgress: done => {
+        if (done % 500 === 0) progress(`${fleet.workers} workers: ${done} of ${fleet.requests} requests `);
+      },
+    });
+    progress('');
+    if (result === undefined) return 130;
+    results.push(result);
+    if (!json) console.log(describeFleet(result));
+  }
+  if (json) console.log(JSON.stringify({ seed, fleets: results }));
+  return results.some(({ lost, wrong }) => lost + wrong > 0) ? 1 : 0;
+}
+
+function describeFleet({
+  workers,
+  layers,
+  requests,
+  lost,
+  wrong,
+  kills,
+  pauses,
+  cpuMicros,
+  seconds,
+}: ScaleResult): string {
+  return (
+    `${workers} workers, ${layers} layers: ${requests} requests, ${lost} lost, ${wrong} wrong; ${kills} kills and ${pauses} pauses; ` +
+    `${Math.round(cpuMicros)} µs of processor a request, ${seconds.toFixed(1)} s`
+  );
+}
+
+/** Replaces the line on the terminal. */
+function progress(line: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${line}`);
+}
+
 async function main(): Promise<number> {
   const options = parse(process.argv.slice(2));
   if (options === undefined) {
@@ -130,6 +175,7 @@ async function main(): Promise<number> {
   }
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort()); // a second one ends the process at once
+  if (options.scale) return scale(options, interrupt.signal);
   const summary = await run(options, interrupt.signal);
   if (summary.ran > 0) console.log(options.json ? toJson(summary) : sum(summary));
   if (summary.wasInterrupted) return 130;

@@ -7,7 +7,7 @@
  */
 import type { Float32Tensor, Rng } from '@kofn/core';
 import type { CodeOptions, OnLoss } from '@kofn/master';
-import { drawFaults, isLasting, type ScheduledFault } from './faults.js';
+import { drawFaults, isDeadly, isLasting, type ScheduledFault } from './faults.js';
 import type { MachineLimits } from './machine.js';
 import { drawModel, type DrawnModel } from './models.js';
 import { between, pick, some, type Streams } from './streams.js';
@@ -54,7 +54,10 @@ const SESSION_BYTES = 2 * 2 ** 20;
 const IDLE_MS = 90_000;
 /** Longer than the slowest run that a slow machine leaves behind. */
 const SLOW_IDLE_MS = 20 * 60_000;
-/** Longer than a lease: shards are still there only if the master renewed its claims. */
+/**
+ * Longer than a lease: shards are still there only if the master renewed its claims. Only while no process is gone for good:
+ * connecting to that would be most of what happens.
+ */
 const LONG_IDLE_MS = 30 * 3_600_000;
 
 export function drawScenario(streams: Streams): Scenario {
@@ -68,17 +71,19 @@ export function drawScenario(streams: Streams): Scenario {
   );
   const numbers = Array.from({ length: workers }, (_, index) => index);
   const model = drawModel(streams('model'), workers);
-  const phases =
+  const drawn =
     kind === 'within'
       ? drawPhases(streams, model, numbers, parity)
       : [
           drawPhase(streams, model, {
-            before: undefined,
+            before: [],
             number: 0,
             isLast: true,
             afflicted: some(rng, numbers, parity + 1 + rng.integer(workers - parity)),
           }),
         ];
+  const silenceMs = drawSilence(rng, drawn);
+  const phases = drawn.map(phase => ({ ...phase, idleMs: longEnough(phase.idleMs, silenceMs) }));
   return {
     kind,
     workers,
@@ -94,7 +99,7 @@ export function drawScenario(streams: Streams): Scenario {
     })),
     model,
     phases,
-    silenceMs: drawSilence(rng, phases),
+    silenceMs,
     faultsFirst: kind === 'beyond' && rng.integer(3) === 0,
   };
 }
@@ -107,7 +112,7 @@ function drawPhases(streams: Streams, model: DrawnModel, workers: readonly numbe
   for (let count = 1 + rng.integer(3); phases.length < count;) {
     const others = workers.filter(worker => !lasting.has(worker));
     const phase = drawPhase(streams, model, {
-      before: phases.at(-1),
+      before: phases,
       number: phases.length,
       isLast: phases.length === count - 1,
       afflicted: [...lasting, ...some(rng, others, parity - lasting.size)],
@@ -126,12 +131,12 @@ function drawPhase(
     number,
     isLast,
     afflicted,
-  }: { before: Phase | undefined; number: number; isLast: boolean; afflicted: readonly number[] },
+  }: { before: readonly Phase[]; number: number; isLast: boolean; afflicted: readonly number[] },
 ): Phase {
   const rng = streams(`phase ${number}`);
   const spanMs = 10 ** between(rng, 1, 3.5);
   return {
-    idleMs: before === undefined ? 0 : rng.integer(6) === 0 ? LONG_IDLE_MS : leastIdleMs(before),
+    idleMs: drawIdle(rng, before),
     afflicted,
     requests: drawRequests(rng, model, spanMs),
     updateAtMs: rng.integer(4) === 0 ? between(rng, 0, spanMs) : undefined,
@@ -143,7 +148,11 @@ function drawPhase(
   };
 }
 
-function leastIdleMs({ faults }: Phase): number {
+function drawIdle(rng: Rng, before: readonly Phase[]): number {
+  const faults = before.at(-1)?.faults;
+  if (faults === undefined) return 0;
+  const isLong = rng.integer(6) === 0 && !before.some(phase => phase.faults.some(({ fault }) => isDeadly(fault)));
+  if (isLong) return LONG_IDLE_MS;
   return faults.some(({ fault }) => fault.kind === 'slow') ? SLOW_IDLE_MS : IDLE_MS;
 }
 
@@ -151,6 +160,11 @@ function drawSilence(rng: Rng, phases: readonly Phase[]): number {
   const idleMs = Math.max(...phases.map(phase => phase.idleMs));
   if (idleMs === LONG_IDLE_MS) return 2 * 3_600_000;
   return idleMs === SLOW_IDLE_MS ? 60_000 : pick(rng, [500, 2_000, 2_000]);
+}
+
+/** What is found out by asking takes longer where the master seldom asks. */
+function longEnough(idleMs: number, silenceMs: number): number {
+  return idleMs === 0 ? 0 : Math.max(idleMs, IDLE_MS + 2 * silenceMs);
 }
 
 function drawRequests(rng: Rng, model: DrawnModel, spanMs: number): DrawnRequest[] {

@@ -33,7 +33,7 @@ export class SimChannel implements Channel {
   readonly #host: Host;
   readonly #clock: Clock;
   readonly #maxMessageBytes: number;
-  readonly #observer: NetworkObserver;
+  readonly #observer: NetworkObserver | undefined;
   readonly #listeners = new Set<(error: KofnError) => void>();
   /** Ends each open call with the error given. */
   readonly #open = new Set<(error: KofnError) => void>();
@@ -47,7 +47,7 @@ export class SimChannel implements Channel {
     host: Host;
     clock: Clock;
     maxMessageBytes: number;
-    observer: NetworkObserver;
+    observer?: NetworkObserver;
   }) {
     this.address = parts.address;
     this.#host = parts.host;
@@ -126,7 +126,7 @@ export class SimChannel implements Channel {
       if (ended !== undefined) return;
       ended = error ?? new KofnError('UNAVAILABLE', `${this.address} ended the stream`);
       this.#open.delete(close);
-      this.#observer.onStreamEnd(link, stream);
+      this.#observer?.onStreamEnd(link, stream);
       events.onEnd(error);
     };
     const close = (error: KofnError) => {
@@ -145,7 +145,7 @@ export class SimChannel implements Channel {
           if (ended !== undefined) return;
           if (event.kind === 'failed' || event.kind === 'done')
             return finish(event.kind === 'failed' ? event.error : undefined);
-          this.#observer.onFrame(link, stream, 'back', describeFrame('back', event.bytes), 'arrive');
+          this.#observer?.onFrame(link, stream, 'back', describeFrame('back', event.bytes), 'arrive');
           events.onMessage(event.bytes);
         },
       });
@@ -158,7 +158,7 @@ export class SimChannel implements Channel {
         if (ended !== undefined) throw ended;
         onCall(open => {
           const fate = open.sendFrame(message);
-          this.#observer.onFrame(link, stream, 'out', describeFrame('out', message), fate);
+          this.#observer?.onFrame(link, stream, 'out', describeFrame('out', message), fate);
         });
       },
       end: () => onCall(open => open.halfClose()),

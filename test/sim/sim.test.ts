@@ -4,9 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { describe, it } from 'mocha';
 import { CANARIES } from './canary.js';
 import { FLEET_CANARIES } from './fleet-canary.js';
+import { simulateFleet } from './scale.js';
 import { simulate } from './simulate.js';
 
-const SEEDS = 300;
+const SEEDS = 250;
 /** By then a planted bug must have been found. */
 const CANARY_SEEDS = 2000;
 
@@ -42,6 +43,20 @@ describe('simulator', () => {
       assert.fail(`not found in ${CANARY_SEEDS} seeds`);
     });
   }
+
+  it('loses nothing in a fleet of layers on ten workers each, whose workers are killed and paused', async () => {
+    const [first, second] = [
+      (await simulateFleet(7, { workers: 60, requests: 900 }))!,
+      (await simulateFleet(7, { workers: 60, requests: 900 }))!,
+    ];
+    const { workers, layers, requests, lost, wrong, kills, pauses, events } = first;
+    assert.deepEqual(
+      { workers, layers, requests, lost, wrong },
+      { workers: 60, layers: 6, requests: 900, lost: 0, wrong: 0 },
+    );
+    assert.ok(kills > 0 && pauses > 0);
+    assert.deepEqual([second.events, second.kills, second.pauses], [events, kills, pauses]);
+  });
 
   it('leaves nothing planted behind', async () => {
     const { violations } = await simulate(0);

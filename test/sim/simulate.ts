@@ -66,7 +66,8 @@ class Simulation {
   readonly #requests: RequestRecord[] = [];
   readonly #machines: readonly Machine[];
   readonly #fleet: FleetCheck;
-  readonly #channels: SimChannel[] = [];
+  /** Those that are open, or have calls open. */
+  #channels: SimChannel[] = [];
   readonly #clock = new MachineClock(this.#world);
   readonly #engine = new SimEngine({ clock: this.#clock, speed: () => MASTER_MACS_PER_MS });
   #begun = 0;
@@ -210,6 +211,7 @@ class Simulation {
         openChannel: (address, { maxMessageBytes, clock: own }) => {
           const host = this.#machines.find(machine => machine.address === address)!;
           const channel = new SimChannel({ address, host, clock: own, maxMessageBytes, observer });
+          this.#channels = this.#channels.filter(({ isClosed, openCalls }) => !isClosed || openCalls > 0);
           this.#fleet.onChannel(channel, this.#channels);
           this.#channels.push(channel);
           host.onLeave = why => channel.leave(why);

@@ -9,6 +9,9 @@
  */
 import type { Clock, Timer } from '@kofn/core';
 
+/** Fewer are not worth the sorting. */
+const LEAST_CANCELLED = 1000;
+
 interface Armed {
   readonly atMs: number;
   readonly number: number;
@@ -19,7 +22,9 @@ export class VirtualClock implements Clock {
   #nowMs = 0;
   #timers = 0;
   #fired = 0;
-  readonly #heap: Armed[] = [];
+  #heap: Armed[] = [];
+  /** Cancelled timers in the heap. */
+  #cancelled = 0;
 
   now(): number {
     return this.#nowMs;
@@ -33,7 +38,7 @@ export class VirtualClock implements Clock {
   setTimer(fire: () => void, delayMs: number): Timer {
     const timer: Armed = { atMs: this.#nowMs + Math.max(0, delayMs), number: this.#timers++, fire };
     this.#push(timer);
-    return { cancel: () => (timer.fire = undefined) };
+    return { cancel: () => this.#cancel(timer) };
   }
 
   /**
@@ -56,8 +61,20 @@ export class VirtualClock implements Clock {
       if (next === undefined || next.atMs > limitMs) return undefined;
       this.#nowMs = next.atMs;
       this.#fired++;
-      next.fire!();
+      const fire = next.fire!;
+      next.fire = undefined;
+      fire();
     }
+  }
+
+  /** It stays in the heap until its time comes, or until most of what is there is cancelled. */
+  #cancel(timer: Armed): void {
+    if (timer.fire === undefined) return;
+    timer.fire = undefined;
+    this.#cancelled++;
+    if (this.#cancelled < LEAST_CANCELLED || 2 * this.#cancelled < this.#heap.length) return;
+    this.#heap = this.#heap.filter(({ fire }) => fire !== undefined).sort((a, b) => (isBefore(a, b) ? -1 : 1));
+    this.#cancelled = 0;
   }
 
   #push(timer: Armed): void {
@@ -80,6 +97,7 @@ export class VirtualClock implements Clock {
       const last = heap.pop()!;
       if (heap.length > 0) this.#sink(last);
       if (first.fire !== undefined) return first;
+      this.#cancelled--;
     }
     return undefined;
   }
