@@ -8,7 +8,7 @@
 import { parseArgs } from 'node:util';
 import { isKofnError, KofnError, systemClock } from '@kofn/core';
 import { createHash } from 'node:crypto';
-import { FLEETS, simulateFleet, type ScaleResult } from './scale.js';
+import { FLEETS, simulateFleet, WARM_UP, type ScaleResult } from './scale.js';
 import { simulate, type Outcome } from './simulate.js';
 
 const HELP = `Usage: npm run sim -- [options]
@@ -21,8 +21,8 @@ workers are there.
 Options:
   --seed S     first seed, a whole number (default 0)
   --seeds N    how many seeds to run, one after another (default 1000)
-  --scale      instead: fleets of 10, 100 and 1000 workers, each layer on ten of them, through 120,000 requests in all, with
-               workers killed and paused meanwhile; what a request costs the processor must not grow with the fleet
+  --scale      instead: fleets of 10, 100 and 1000 workers, each layer on ten of them, through 1,000 requests a layer, with
+               workers killed and paused meanwhile; says what a request costs in each
   --trace      print what happened in every seed, not only in the first that fails
   --json       print one JSON object
   --help       print this
@@ -129,6 +129,8 @@ function toJson({ failures, seconds, ...rest }: Summary): string {
 /** One fleet after another; fails when a request was lost or wrong. */
 async function scale({ seed, json }: Options, interrupt: AbortSignal): Promise<number> {
   const results: ScaleResult[] = [];
+  progress('warming up ');
+  await simulateFleet(seed, WARM_UP, { signal: interrupt });
   for (const fleet of FLEETS) {
     const result = await simulateFleet(seed, fleet, {
       signal: interrupt,
@@ -145,20 +147,12 @@ async function scale({ seed, json }: Options, interrupt: AbortSignal): Promise<n
   return results.some(({ lost, wrong }) => lost + wrong > 0) ? 1 : 0;
 }
 
-function describeFleet({
-  workers,
-  layers,
-  requests,
-  lost,
-  wrong,
-  kills,
-  pauses,
-  cpuMicros,
-  seconds,
-}: ScaleResult): string {
+function describeFleet(result: ScaleResult): string {
+  const { workers, layers, requests, lost, wrong, kills, pauses, events, cpuMicros, gcMicros, seconds } = result;
   return (
-    `${workers} workers, ${layers} layers: ${requests} requests, ${lost} lost, ${wrong} wrong; ${kills} kills and ${pauses} pauses; ` +
-    `${Math.round(cpuMicros)} µs of processor a request, ${seconds.toFixed(1)} s`
+    `${workers} workers, ${layers} layers: ${requests} requests, ${lost} lost, ${wrong} wrong; ${kills} kills, ${pauses} pauses; ` +
+    `a request: ${(events / requests).toFixed(1)} events, ${Math.round(cpuMicros)} µs of processor (${Math.round(gcMicros)} of ` +
+    `them garbage collection); ${seconds.toFixed(1)} s`
   );
 }
 

@@ -4,8 +4,9 @@
  *
  * Invariants
  * 1. At any moment at most PARITY workers of a layer have a fault or are not ready again after one: no request may be lost.
- * 2. All but `cpuMicros` and `seconds` is a function of the seed.
+ * 2. All but the microseconds and `seconds` is a function of the seed.
  */
+import { PerformanceObserver } from 'node:perf_hooks';
 import { abortable, float32, KofnError, openScope, sleep, systemClock, type Float32Tensor, type Rng } from '@kofn/core';
 import { codedLayer, connect, type Cluster, type CodedLayer } from '@kofn/master';
 import { NO_FRAME_FAULTS, Link } from './link.js';
@@ -16,11 +17,14 @@ import { SimEngine } from './sim-engine.js';
 import { between, pick, streamsOf, type Streams } from './streams.js';
 import { VirtualClock } from './virtual-clock.js';
 
+/** As many requests to a layer in each, so that each layer's caches count alike. */
 export const FLEETS: readonly { readonly workers: number; readonly requests: number }[] = [
-  { workers: 10, requests: 10_000 },
+  { workers: 10, requests: 1_000 },
   { workers: 100, requests: 10_000 },
   { workers: 1000, requests: 100_000 },
 ];
+/** Before them, for the compiler. */
+export const WARM_UP = { workers: 10, requests: 2_000 };
 
 const WORKERS_OF_LAYER = 10;
 const PARITY = 2;
@@ -39,10 +43,12 @@ export interface ScaleResult {
   readonly wrong: number;
   readonly kills: number;
   readonly pauses: number;
-  /** Health questions, calls and all else that workers were sent. */
+  /** Timers that fired and messages that arrived, those of the questions to all workers included. */
   readonly events: number;
-  /** Processor time of a request in microseconds, the simulated network, workers, engines and questions included. */
+  /** Processor time of a request in microseconds: master, workers, engines, network and the questions to all workers. */
   readonly cpuMicros: number;
+  /** As much of it went into collecting garbage, which grows with what is alive at once: all workers live in this process. */
+  readonly gcMicros: number;
   readonly seconds: number;
 }
 
@@ -109,6 +115,11 @@ class FleetRun {
       layers.push(await this.#deploy(cluster, first));
     }
     const begun = { cpu: process.cpuUsage(), ms: systemClock.now(), events: this.#world.events };
+    let gcMs = 0;
+    const collections = new PerformanceObserver(list => {
+      for (const { duration } of list.getEntries()) gcMs += duration;
+    });
+    collections.observe({ entryTypes: ['gc'] });
     using faults = openScope(this.#world);
     const struck = layers.flatMap((layer, number) =>
       Array.from({ length: PARITY }, (_, which) => this.#strike(cluster, layer, `${number} ${which}`, faults.signal)),
@@ -117,6 +128,7 @@ class FleetRun {
     const { user, system } = process.cpuUsage(begun.cpu);
     const events = this.#world.events - begun.events;
     const seconds = (systemClock.now() - begun.ms) / 1000;
+    collections.disconnect();
     faults.abort(new KofnError('CANCELLED', 'the requests are over'));
     await Promise.all(struck);
     await cluster.close();
@@ -131,6 +143,7 @@ class FleetRun {
       pauses: this.#pauses,
       events,
       cpuMicros: (user + system) / this.#done,
+      gcMicros: (1000 * gcMs) / this.#done,
       seconds,
     };
   }
