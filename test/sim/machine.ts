@@ -205,6 +205,7 @@ export class Machine implements Host {
     if (process === undefined) return [];
     this.#process = undefined;
     const { server, engine, clock } = process;
+    engine.resume(); // a fault may have come after all were healed
     await new Promise<void>(resolve => clock.whenAwake(resolve));
     await server.drain();
     const { counters, waiting, running } = server.queue;
