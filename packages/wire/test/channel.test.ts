@@ -232,4 +232,20 @@ describe('gRPC channel', () => {
       server.close();
     });
   });
+
+  it('keeps no connection that was still being made when it was closed', async () => {
+    const server = net.createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const accepted = once(server, 'connection') as Promise<[net.Socket]>;
+    const channel = connectChannel(`127.0.0.1:${(server.address() as AddressInfo).port}`);
+    const ready = assert.rejects(channel.ready({ deadlineMs: 10_000 }));
+    await channel[Symbol.asyncDispose](); // long before the operating system has connected
+    const [socket] = await accepted;
+    socket.on('error', () => undefined).resume();
+    await once(socket, 'close', { signal: AbortSignal.timeout(5_000) }).finally(() => {
+      socket.destroy();
+      server.close();
+    });
+    await ready;
+  });
 });
