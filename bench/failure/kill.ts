@@ -3,8 +3,9 @@
  *   npm run bench:kill [-- --kills N] [-- --json] [-- --check]
  * models/fashion-cnn.onnx, every layer coded k = 4, r = 1, on five local workers. A round is one of each on the same processes,
  * connections, shards and picture:
- *   kill      warm-up with all five; then worker I is stopped just before the request's frame goes to it and killed once the
- *             frame is written (KillPlan). It counts when the report shows no arrival from I.
+ *   kill      warm-up with all five; worker I is stopped; then the request begins, and I is killed once the request's frame to it
+ *             is written (KillPlan). It counts when the report shows no arrival from I. Stopping is no part of the time: a
+ *             worker that dies by itself makes no master wait for it.
  *   baseline  the master has seen the loss and worker I has exited; warm-up with the four; then one request on the same picture.
  *             Deployed for five, four alive, the fifth block an erasure from the start.
  *   control   the baseline once more, while a sixth worker that is no part of the fleet is stopped and killed at the same moment:
@@ -24,10 +25,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { abortable, openScope, seededRng, systemClock, type Tensors } from '@kofn/core';
+import { abortable, openScope, seededRng, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
 import { codedModel, connect, startLocalWorkers, type Cluster, type DispatchHooks, type LocalWorkers } from 'kofn';
 import {
   compareOutputs,
+  isStopped,
   KillPlan,
   loadDemoData,
   openProgress,
@@ -59,7 +61,7 @@ interface Round {
   readonly controlMs: number;
   /** The last request of the warm-up, with all five. */
   readonly healthyMs: number;
-  /** Of `killMs`, what the hooks took: the stop, the wait for it, the kill. */
+  /** Of `killMs`, what the hooks took: a look that it is stopped, the kill. */
   readonly hooksMs: number;
   /** Whether all answers are the uncoded model's. */
   readonly exact: boolean;
@@ -135,6 +137,7 @@ async function killOnce(
     Object.values(compareOutputs(outputs, expected(picture))).every(({ maxRelError }) => maxRelError <= WRONG_ABOVE);
 
   const healthyMs = await warmUp(WARM_UP);
+  await stop(fleet[worker]!);
   const before = spentMs();
   const killed = await ask(picture);
   const hooksMs = spentMs() - before;
@@ -142,8 +145,10 @@ async function killOnce(
   await fleet[worker]!.kill(0);
   await untilLost(cluster, worker);
   await warmUp(SETTLE);
+  if (controlFirst) await stop(fleet[BYSTANDER]!);
   const first = await ask(picture);
   await warmUp(SETTLE);
+  if (!controlFirst) await stop(fleet[BYSTANDER]!);
   const second = await ask(picture);
   const [baseline, controlled] = controlFirst ? [second, first] : [first, second];
   await fleet[BYSTANDER]!.kill(0);
@@ -173,6 +178,16 @@ function timed(all: readonly DispatchHooks[]): { hooks: DispatchHooks; spentMs: 
     },
     spentMs: () => spent,
   };
+}
+
+/** Stops the only worker of `workers`, and waits until it stands still. */
+async function stop(workers: LocalWorkers): Promise<void> {
+  workers.pause(0);
+  using scope = openScope(systemClock, { deadlineMs: DEADLINE_MS, what: 'stop of a worker' });
+  while (!isStopped(workers.pidOf(0)!)) {
+    throwIfAborted(scope.signal);
+    await new Promise(resolve => setImmediate(resolve));
+  }
 }
 
 /** Waits until the master knows that it has lost the worker. */

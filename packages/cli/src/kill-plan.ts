@@ -114,7 +114,7 @@ export class KillPlan {
 }
 
 /** True as soon as the process is stopped or gone. */
-function isStopped(pid: number): boolean {
+export function isStopped(pid: number): boolean {
   if (process.platform !== 'linux') return true;
   try {
     // `pid (name) state ...`; the name may hold anything, so the state is what follows the last parenthesis.

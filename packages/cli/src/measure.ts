@@ -1,7 +1,7 @@
 // What this repository's benchmarks and fault tests use beside the public API, as `kofn/measure`: nothing here is promised to stay.
 export { compareOutputs, WRONG_ABOVE, type OutputError } from './compare.js';
 export { loadDemoData, type DemoData } from './demo-data.js';
-export { KillPlan, signalProcess, type KillOutcome } from './kill-plan.js';
+export { isStopped, KillPlan, signalProcess, type KillOutcome } from './kill-plan.js';
 export { note, openProgress } from './progress.js';
 export { Reference } from './reference.js';
 export { formatBytes, formatMs } from './render.js';
