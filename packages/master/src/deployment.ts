@@ -42,8 +42,7 @@ export class Deployment {
   readonly owner: Owner;
   readonly model: OnnxModel;
   readonly plan: Plan;
-  /** The workers that hold its shards. */
-  readonly holders: readonly Connection[];
+  readonly #placed: readonly Connection[];
   readonly #cluster: Cluster;
   readonly #prepared: PreparedModel;
   readonly #steps: readonly DeployedStep[];
@@ -68,11 +67,17 @@ export class Deployment {
     this.owner = owner;
     this.model = parts.prepared.model;
     this.plan = parts.plan;
-    this.holders = parts.holders;
+    this.#placed = parts.holders;
     this.#cluster = parts.cluster;
     this.#prepared = parts.prepared;
     this.#steps = parts.steps;
     this.#order = fileOrder(parts.plan);
+  }
+
+  /** The workers that hold its shards, those included that were given some to help out. */
+  get holders(): readonly Connection[] {
+    const given = this.#steps.flatMap(step => (step.kind === 'coded' ? [...step.group.resends.given] : []));
+    return [...new Set([...this.#placed, ...given])];
   }
 
   /** One request. Throws INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), else as run.ts. */
@@ -102,9 +107,9 @@ export class Deployment {
   /** Claims the shards on `at` for another lease. A worker that cannot be reached keeps them until its lease ends. */
   async renew(at = this.holders): Promise<void> {
     await atWorkers(at, this.#cluster.clock, async (connection, signal) => {
-      const { shards, index } = connection;
-      const held = this.#steps.flatMap(step => (step.kind === 'coded' ? step.group.shards : []));
-      const names = held.filter(({ name, worker }) => worker === index && shards.has(name)).map(({ name }) => name);
+      const { shards } = connection;
+      const ours = this.#steps.flatMap(step => (step.kind === 'coded' ? step.group.shards : []));
+      const names = ours.map(({ name }) => name).filter(name => shards.has(name));
       if (names.length === 0) return;
       const missing = await connection.ask(client => client.claim(names, this.owner, { signal }), { signal });
       for (const name of missing) shards.delete(name);

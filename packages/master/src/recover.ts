@@ -50,6 +50,8 @@ export class Resends implements AsyncDisposable {
   readonly #owner: Owner;
   readonly #shard: (block: number) => ShardFiles;
   readonly #life: Scope;
+  /** Workers that have been given a shard. */
+  readonly given = new Set<Connection>();
   /** By worker and shard. */
   readonly #puts = new Map<string, Promise<void>>();
 
@@ -82,6 +84,7 @@ export class Resends implements AsyncDisposable {
     const { signal } = this.#life;
     const shard = this.#shard(block);
     const bytes = shard.model.byteLength + shard.weights.byteLength;
+    this.given.add(connection); // before the outcome is known: what it may hold is claimed and given up with the rest
     await connection.ask(client => client.put(shard, { signal, owner: this.#owner }), { signal, bytes });
     connection.shards.add(shard.name);
   }
