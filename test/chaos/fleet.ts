@@ -8,7 +8,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { seededRng } from '@kofn/core';
+import { KofnError, seededRng } from '@kofn/core';
 import { startLocalWorkers, type LocalWorkers } from 'kofn';
 import type { Fault } from './faults.js';
 import { Links } from './links.js';
@@ -24,9 +24,10 @@ export class Fleet implements AsyncDisposable {
 
   static async start(): Promise<Fleet> {
     const folder = mkdtempSync(path.join(tmpdir(), 'kofn-chaos-'));
-    const workers: LocalWorkers[] = [];
+    const starts = await Promise.allSettled(Array.from({ length: WORKERS }, (_, worker) => startOne(folder, worker)));
+    const workers = starts.flatMap(start => (start.status === 'fulfilled' ? [start.value] : []));
     try {
-      for (let i = 0; i < WORKERS; i++) workers.push(await startOne(folder, i));
+      for (const start of starts) if (start.status === 'rejected') throw KofnError.from(start.reason);
       return new Fleet(folder, workers, await Links.open(workers.map(portOf)));
     } catch (error) {
       await Promise.all(workers.map(worker => worker.close()));

@@ -110,11 +110,13 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'does not look at the checksum of a reply',
+    firstSeed: 700,
     found: /wrong answer/,
     apply: () => patch(checksum, 'replyFits', () => () => true),
   },
   {
     name: 'runs a damaged request',
+    firstSeed: 220,
     found: /wrong answer/,
     apply: () => patch(checksum, 'requestFits', () => () => true),
   },

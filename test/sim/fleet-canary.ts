@@ -38,8 +38,8 @@ export const FLEET_CANARIES: readonly Canary[] = [
     },
     apply: () =>
       patch(WorkerClient.prototype, 'health', original => {
-        return function (this: WorkerClient, options) {
-          return original.call(this, { ...options, deadlineMs: 3_600_000 });
+        return function (this: WorkerClient) {
+          return original.call(this, { deadlineMs: 3_600_000 });
         };
       }),
   },
