@@ -67,9 +67,26 @@ interface Round {
   readonly exact: boolean;
 }
 
-const { values: flags } = parseArgs({
-  options: { kills: { type: 'string' }, json: { type: 'boolean' }, check: { type: 'boolean' } },
-});
+const HELP = `Usage: npm run bench:kill -- [options]
+
+The latency of a request whose worker dies holding it, against the same fleet with that worker gone before: medians, their
+ratio and its confidence interval.
+
+Options:
+  --kills N  how many kills (default ${KILLS})
+  --check    exit with 1 when a target is missed
+  --json     print one JSON object
+  --help     print this
+
+For example:
+  npm run bench:kill -- --kills 20 --json
+`;
+
+const flags = options();
+if (flags.help) {
+  process.stdout.write(HELP);
+  process.exit(0);
+}
 const kills = Number(flags.kills ?? KILLS);
 if (!Number.isInteger(kills) || kills < 1 || kills > MAX_KILLS) {
   console.error(`--kills ${flags.kills}: must be a whole number from 1 to ${MAX_KILLS}`);
@@ -79,6 +96,23 @@ if (!Number.isInteger(kills) || kills < 1 || kills > MAX_KILLS) {
 const data = await loadDemoData();
 const rounds = await measure();
 report();
+
+function options() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        kills: { type: 'string' },
+        json: { type: 'boolean' },
+        check: { type: 'boolean' },
+        help: { type: 'boolean' },
+      },
+    });
+    return values;
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : String(error)}; --help shows the options`);
+    process.exit(2);
+  }
+}
 
 async function measure(): Promise<Round[]> {
   const done: Round[] = [];

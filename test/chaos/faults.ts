@@ -5,12 +5,6 @@
  */
 import type { Rng } from '@kofn/core';
 
-/**
- * Whether corruption flips bytes of payloads as well as of frame headers. TCP's checksum is the only one behind which such a
- * byte stands as long as kofn has none of its own: a flipped one is a wrong number, and a run would say so.
- */
-export const PAYLOADS_ARE_CHECKED: boolean = false;
-
 export const KINDS = ['kill', 'pause', 'hole', 'reset', 'corrupt', 'drip', 'delay'] as const;
 export type FaultKind = (typeof KINDS)[number];
 
@@ -46,7 +40,7 @@ export function drawFaults(rng: Rng, requests: number, workers: number): Fault[]
   return Array.from({ length: rounds }, () => shuffled(rng, KINDS))
     .flat()
     .map(kind => {
-      const inPayload = kind === 'corrupt' && PAYLOADS_ARE_CHECKED && rng.integer(2) === 0;
+      const inPayload = kind === 'corrupt' && rng.integer(2) === 0;
       return {
         kind,
         worker: rng.integer(workers),

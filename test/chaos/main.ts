@@ -8,9 +8,27 @@ import { runChaos, type ChaosResult } from './run.js';
 
 const MAX_REQUESTS = 1_000_000;
 
-const { values: flags } = parseArgs({
-  options: { requests: { type: 'string' }, seed: { type: 'string' }, json: { type: 'boolean' } },
-});
+const HELP = `Usage: npm run chaos -- [options]
+
+Runs the demo's network on real workers behind links of its own, under load, while faults drawn from a seed strike one worker
+after another: SIGKILL and restart, SIGSTOP, a link that swallows, resets, corrupts, drips or delays; and the master's event
+loop stands still. Checks: none lost, none wrong, all by their deadline, every worker used again, nothing piles up.
+
+Options:
+  --requests N  how many requests (default 2000)
+  --seed S      faults of an earlier run (default: drawn, and printed first)
+  --json        print one JSON object
+  --help        print this
+
+Exits with 0 when everything holds, 1 when something does not, 2 for a wrong option. For example:
+  npm run chaos -- --requests 500 --seed 7
+`;
+
+const flags = options();
+if (flags.help) {
+  process.stdout.write(HELP);
+  process.exit(0);
+}
 const requests = whole('--requests', flags.requests ?? '2000', 1, MAX_REQUESTS);
 const seed = whole('--seed', flags.seed ?? `${Date.now() % 2 ** 31}`, 0, 2 ** 31);
 note(`chaos: seed ${seed}; again with: npm run chaos -- --requests ${requests} --seed ${seed}`);
@@ -18,6 +36,23 @@ const result = await withProgress();
 if (flags.json) console.log(JSON.stringify(result));
 else print(result);
 if (!result.holds) process.exitCode = 1;
+
+function options() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        requests: { type: 'string' },
+        seed: { type: 'string' },
+        json: { type: 'boolean' },
+        help: { type: 'boolean' },
+      },
+    });
+    return values;
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : String(error)}; --help shows the options`);
+    process.exit(2);
+  }
+}
 
 async function withProgress(): Promise<ChaosResult> {
   let bar: ReturnType<typeof openProgress> | undefined;
