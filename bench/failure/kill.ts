@@ -28,7 +28,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { abortable, openScope, seededRng, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
+import { openScope, seededRng, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
 import { codedModel, connect, startLocalWorkers, type Cluster, type DispatchHooks, type LocalWorkers } from 'kofn';
 import {
   compareOutputs,
@@ -39,6 +39,8 @@ import {
   percentile,
   Reference,
   roundMs,
+  toolOptions,
+  untilFleet,
   WRONG_ABOVE,
 } from 'kofn/measure';
 import { useDeviceTime } from './device-time.js';
@@ -90,11 +92,19 @@ For example:
   npm run bench:kill -- --kills 20 --json
 `;
 
-const flags = options();
-if (flags.help) {
-  process.stdout.write(HELP);
-  process.exit(0);
-}
+const flags = toolOptions(
+  HELP,
+  () =>
+    parseArgs({
+      options: {
+        kills: { type: 'string' },
+        'device-ms': { type: 'string' },
+        json: { type: 'boolean' },
+        check: { type: 'boolean' },
+        help: { type: 'boolean' },
+      },
+    }).values,
+);
 const kills = Number(flags.kills ?? KILLS);
 if (!Number.isInteger(kills) || kills < 1 || kills > MAX_KILLS) {
   console.error(`--kills ${flags.kills}: must be a whole number from 1 to ${MAX_KILLS}`);
@@ -111,24 +121,6 @@ if (deviceMs > 0) useDeviceTime(deviceMs);
 const data = await loadDemoData();
 const rounds = await measure();
 report();
-
-function options() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        kills: { type: 'string' },
-        'device-ms': { type: 'string' },
-        json: { type: 'boolean' },
-        check: { type: 'boolean' },
-        help: { type: 'boolean' },
-      },
-    });
-    return values;
-  } catch (error) {
-    console.error(`${error instanceof Error ? error.message : String(error)}; --help shows the options`);
-    process.exit(2);
-  }
-}
 
 async function measure(): Promise<Round[]> {
   const done: Round[] = [];
@@ -243,14 +235,7 @@ async function stop(workers: LocalWorkers): Promise<void> {
 /** Waits until the master knows that it has lost the worker. */
 async function untilLost(cluster: Cluster, worker: number): Promise<void> {
   using scope = openScope(systemClock, { deadlineMs: DEADLINE_MS, what: `loss of worker ${worker}` });
-  const isLost = () => ['dead', 'connecting'].includes(cluster.workers[worker]!.state);
-  let stop: () => void = () => undefined;
-  const lost = new Promise<void>(resolve => {
-    const check = () => isLost() && resolve();
-    stop = cluster.onFleetChange(check);
-    check();
-  });
-  await abortable(lost, scope.signal).finally(stop);
+  await untilFleet(cluster, fleet => ['dead', 'connecting'].includes(fleet[worker]!.state), scope.signal);
 }
 
 /** What ONNX Runtime gives for the pictures of all rounds. */

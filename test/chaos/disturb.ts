@@ -6,8 +6,9 @@
  *    and has answered, and every request that began before that has ended.
  * 2. What is waited for is an event, of a request or of the master's fleet, by a deadline.
  */
-import { abortable, KofnError, openScope, systemClock } from '@kofn/core';
+import { KofnError, openScope, systemClock } from '@kofn/core';
 import type { Cluster } from 'kofn';
+import { untilFleet } from 'kofn/measure';
 import type { Fault, FaultKind, Phase } from './faults.js';
 import type { Fleet } from './fleet.js';
 import type { Load } from './load.js';
@@ -118,15 +119,7 @@ export class Disturbance implements Disposable {
 
   async #until(deadlineMs: number, what: string, isDone: () => boolean): Promise<void> {
     using scope = openScope(systemClock, { deadlineMs, what });
-    let stop: () => void = () => undefined;
-    const done = new Promise<void>(resolve => {
-      const look = () => {
-        if (isDone()) resolve();
-      };
-      stop = this.#cluster.onFleetChange(look);
-      look();
-    });
-    await abortable(done, scope.signal).finally(stop);
+    await untilFleet(this.#cluster, isDone, scope.signal);
   }
 
   [Symbol.dispose](): void {

@@ -9,6 +9,7 @@
 import { abortable, KofnError, openScope, systemClock, type Tensors } from '@kofn/core';
 import type { CodedModel, RunReport } from 'kofn';
 import { compareOutputs, WRONG_ABOVE } from 'kofn/measure';
+import { standStill } from '../support/stand-still.js';
 
 const IN_FLIGHT = 4;
 const DEADLINE_MS = 10_000;
@@ -119,8 +120,7 @@ export class Load {
 
   #standStill(): void {
     this.blocks++;
-    const end = performance.now() + BLOCK_MS;
-    while (performance.now() < end);
+    standStill(BLOCK_MS);
   }
 
   /** Until `isDone` says so of a request that has ended. */

@@ -3,7 +3,7 @@
  * the run's faults (run.ts); exits 1 when a check fails.
  */
 import { parseArgs } from 'node:util';
-import { formatBytes, formatMs, note, openProgress } from 'kofn/measure';
+import { formatBytes, formatMs, note, openProgress, toolOptions } from 'kofn/measure';
 import { runChaos, type ChaosResult } from './run.js';
 
 const MAX_REQUESTS = 1_000_000;
@@ -24,11 +24,18 @@ Exits with 0 when everything holds, 1 when something does not, 2 for a wrong opt
   npm run chaos -- --requests 500 --seed 7
 `;
 
-const flags = options();
-if (flags.help) {
-  process.stdout.write(HELP);
-  process.exit(0);
-}
+const flags = toolOptions(
+  HELP,
+  () =>
+    parseArgs({
+      options: {
+        requests: { type: 'string' },
+        seed: { type: 'string' },
+        json: { type: 'boolean' },
+        help: { type: 'boolean' },
+      },
+    }).values,
+);
 const requests = whole('--requests', flags.requests ?? '2000', 1, MAX_REQUESTS);
 const seed = whole('--seed', flags.seed ?? `${Date.now() % 2 ** 31}`, 0, 2 ** 31);
 note(`chaos: seed ${seed}; again with: npm run chaos -- --requests ${requests} --seed ${seed}`);
@@ -36,23 +43,6 @@ const result = await withProgress();
 if (flags.json) console.log(JSON.stringify(result));
 else print(result);
 if (!result.holds) process.exitCode = 1;
-
-function options() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        requests: { type: 'string' },
-        seed: { type: 'string' },
-        json: { type: 'boolean' },
-        help: { type: 'boolean' },
-      },
-    });
-    return values;
-  } catch (error) {
-    console.error(`${error instanceof Error ? error.message : String(error)}; --help shows the options`);
-    process.exit(2);
-  }
-}
 
 async function withProgress(): Promise<ChaosResult> {
   let bar: ReturnType<typeof openProgress> | undefined;

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { connectChannel, METHODS, type Channel } from '@kofn/wire';
 import { connect, startLocalWorkers } from 'kofn';
 import { describe, it } from 'mocha';
+import { standStill } from '../support/stand-still.js';
 
 const SILENCE_MS = 400;
 /** Longer than the answer may take (0.7 of the silence), by less than what would be put down to a busy process. */
@@ -23,7 +24,7 @@ describe('a master whose event loop stands still', () => {
         const reply = channel.unary(method, request, options);
         if (method === METHODS.serverReady) {
           questions++;
-          if (questions <= BLOCKS) setImmediate(() => setImmediate(standStill));
+          if (questions <= BLOCKS) setImmediate(() => setImmediate(() => standStill(BLOCK_MS)));
           else asked();
         }
         return reply;
@@ -45,8 +46,3 @@ describe('a master whose event loop stands still', () => {
     assert.deepEqual([...states], []);
   });
 });
-
-function standStill(): void {
-  const end = performance.now() + BLOCK_MS;
-  while (performance.now() < end);
-}

@@ -7,9 +7,12 @@ import { float32, systemClock, type Tensors } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { startWorker, type RunningWorker } from '@kofn/worker';
 import { codedLayer, connect, type Cluster, type CodedLayer, type ConnectOptions, type Fleet } from 'kofn';
+import { untilFleet } from 'kofn/measure';
 import { describe, it } from 'mocha';
 import { Link } from '../chaos/proxy.js';
-import { exact, untilFleet, weights } from '../support/dense-layer.js';
+import { exact, weights } from '../support/dense-layer.js';
+import { spoiled } from '../support/lossy-cluster.js';
+import { standStill } from '../support/stand-still.js';
 
 const COUNT = 3;
 
@@ -74,23 +77,6 @@ function holdable(engine: Engine) {
       await held;
       return outputs;
     }),
-  };
-}
-
-function spoiled(sound: Engine, spoil: (outputs: Tensors) => Tensors | Promise<Tensors>): Engine {
-  return {
-    name: sound.name,
-    version: sound.version,
-    open: async (...args) => {
-      const session = await sound.open(...args);
-      return {
-        inputs: session.inputs,
-        outputs: session.outputs,
-        run: async (...feeds) => spoil(await session.run(...feeds)),
-        [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
-      };
-    },
-    [Symbol.asyncDispose]: () => sound[Symbol.asyncDispose](),
   };
 }
 
@@ -180,8 +166,7 @@ describe('a fleet', () => {
     const states: string[] = [];
     bench.cluster.onFleetChange(fleet => states.push(...fleet.map(({ state }) => state)));
     for (let i = 0; i < 3; i++) {
-      const end = systemClock.now() + 900;
-      while (systemClock.now() < end);
+      standStill(900);
       await exact(bench.layer); // lets the probes of the time before be answered
     }
     assert.ok(!states.includes('dead'), states.join(' '));

@@ -1,17 +1,15 @@
 /** What happens when fewer than k workers are left, by policy: real processes that are killed, often all at once. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { KofnError, systemClock } from '@kofn/core';
 import { createEngine, type Engine, type Session } from '@kofn/engine';
 import { connect as connectWith } from '@kofn/master';
-import { startWorker, type RunningWorker } from '@kofn/worker';
 import { codedLayer, connect, startLocalWorkers } from 'kofn';
 import type { DispatchHooks, LocalWorkers, OnLoss } from 'kofn';
+import { untilFleet } from 'kofn/measure';
 import { describe, it } from 'mocha';
-import { assertExact, exact, untilFleet, untilLost, weights, withLayer, x } from '../support/dense-layer.js';
+import { assertExact, exact, untilLost, weights, withLayer, x } from '../support/dense-layer.js';
 import { fails } from '../support/engines.js';
+import { faultyWorkers } from '../support/lossy-cluster.js';
 
 const ALL = [0, 1, 2, 3, 4];
 
@@ -130,18 +128,18 @@ describe('with fewer than k workers left', () => {
       assert.equal(report.arrivals.find(({ block }) => block === 0)!.worker, 4);
     }));
 
-  it('gives a worker the shard that it has lost, and asks it again', () =>
-    inProcess(async workers => {
-      await using cluster = await connect({ workers: workers.map(({ address }) => address) });
-      await using layer = await codedLayer({ type: 'dense', weights }, { cluster, onLoss: 'resend' });
-      for (const { server } of workers) {
-        for (const { name } of server.store.list()) await server.store.remove(name);
-      }
-      const report = await exact(layer);
-      assert.deepEqual(report.resent.length, 4);
-      assert.ok(report.erasures.every(({ code }) => code === 'NOT_FOUND'));
-      assert.deepEqual(new Set(report.arrivals.map(({ worker }) => worker)).size, 4);
-    }));
+  it('gives a worker the shard that it has lost, and asks it again', async () => {
+    await using faulty = await faultyWorkers([], outputs => outputs);
+    await using cluster = await connect({ workers: faulty.addresses });
+    await using layer = await codedLayer({ type: 'dense', weights }, { cluster, onLoss: 'resend' });
+    for (const { server } of faulty.workers) {
+      for (const { name } of server.store.list()) await server.store.remove(name);
+    }
+    const report = await exact(layer);
+    assert.deepEqual(report.resent.length, 4);
+    assert.ok(report.erasures.every(({ code }) => code === 'NOT_FOUND'));
+    assert.deepEqual(new Set(report.arrivals.map(({ worker }) => worker)).size, 4);
+  });
 
   it('ends with ENGINE when the master cannot compute it either, and goes on when it can', async () => {
     await using workers = await startLocalWorkers(3);
@@ -174,21 +172,6 @@ describe('more requests than maxInFlight', () => {
       await exact(layer);
     }));
 });
-
-/** Five workers in this process. */
-async function inProcess(work: (workers: readonly RunningWorker[]) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kofn-recovery-'));
-  const workers: RunningWorker[] = [];
-  try {
-    for (const i of ALL) {
-      workers.push(await startWorker({ listen: '127.0.0.1:0', dataDir: path.join(folder, String(i)) }));
-    }
-    await work(workers);
-  } finally {
-    for (const worker of workers) await worker.close();
-    rmSync(folder, { recursive: true });
-  }
-}
 
 /** `engine`, which fails all that is asked of it while it is broken. */
 function breakable(engine: Engine): Engine & { isBroken: boolean } {

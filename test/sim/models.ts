@@ -38,7 +38,7 @@ interface ModelShape {
   readonly inputSizes: readonly number[];
 }
 
-function normal(rng: Rng, shape: readonly number[]): Float32Tensor {
+export function normal(rng: Rng, shape: readonly number[]): Float32Tensor {
   const length = shape.reduce((a, b) => a * b, 1);
   return float32(
     shape,

@@ -7,11 +7,12 @@
  * 2. All but the microseconds and `seconds` is a function of the seed.
  */
 import { PerformanceObserver } from 'node:perf_hooks';
-import { abortable, float32, KofnError, openScope, sleep, systemClock, type Float32Tensor, type Rng } from '@kofn/core';
+import { abortable, KofnError, openScope, sleep, systemClock, type Float32Tensor } from '@kofn/core';
 import { codedLayer, connect, type Cluster, type CodedLayer } from '@kofn/master';
 import { NO_FRAME_FAULTS, Link } from './link.js';
 import { MachineClock } from './machine-clock.js';
 import { Machine, type MachineObserver } from './machine.js';
+import { normal } from './models.js';
 import { SimChannel } from './sim-channel.js';
 import { SimEngine } from './sim-engine.js';
 import { between, pick, streamsOf, type Streams } from './streams.js';
@@ -219,12 +220,6 @@ class FleetRun {
       while (cluster.connections[worker]!.state.kind !== 'ready');
     }
   }
-}
-
-function normal(rng: Rng, shape: readonly number[]): Float32Tensor {
-  const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
-  for (let i = 0; i < data.length; i++) data[i] = rng.normal();
-  return float32(shape, data);
 }
 
 function isProduct({ data }: Float32Tensor, weights: Float32Tensor, input: Float32Tensor): boolean {

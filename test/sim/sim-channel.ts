@@ -10,7 +10,14 @@
  * 3. What a caller gave up is told to the handler by its signal, one message later.
  */
 import { abortable, abortReason, KofnError, openScope, throwIfAborted, type Clock } from '@kofn/core';
-import type { CallOptions, Channel, DuplexCall, DuplexEvents, MethodPath } from '@kofn/wire';
+import {
+  checkMessageSize,
+  type CallOptions,
+  type Channel,
+  type DuplexCall,
+  type DuplexEvents,
+  type MethodPath,
+} from '@kofn/wire';
 import { describeFrame, type FrameInfo } from './frames.js';
 import type { Direction, Flow, Link } from './link.js';
 import { Call, Connection, type Event, type Peer } from './sim-call.js';
@@ -248,9 +255,7 @@ export class SimChannel implements Channel {
   }
 
   #checkSize(message: Uint8Array): void {
-    if (message.byteLength <= this.#maxMessageBytes) return;
-    const text = `a message of ${message.byteLength} bytes to ${this.address} is over the limit`;
-    throw new KofnError('RESOURCE_EXHAUSTED', text);
+    checkMessageSize(message, this.#maxMessageBytes, `to ${this.address}`);
   }
 
   #closedError(): KofnError {

@@ -8,11 +8,11 @@ import type {
   CodeName,
   ConnectOptions,
   DispatchHooks,
-  Fleet,
   LayerReport,
   LocalWorkers,
   OnLoss,
 } from 'kofn';
+import { untilFleet } from 'kofn/measure';
 
 const UNITS = 12;
 const FAN_IN = 32;
@@ -53,18 +53,6 @@ export async function exact(layer: CodedLayer, deadlineMs = 20_000): Promise<Lay
   const { output, report } = await layer.run(x, { deadlineMs });
   assertExact(output.data);
   return report.layers[0]!;
-}
-
-/** Resolves with the first snapshot of the fleet that `holds`. */
-export function untilFleet(cluster: Cluster, holds: (fleet: Fleet) => boolean): Promise<Fleet> {
-  return new Promise(resolve => {
-    if (holds(cluster.workers)) return resolve(cluster.workers);
-    const stop = cluster.onFleetChange(fleet => {
-      if (!holds(fleet)) return;
-      stop();
-      resolve(fleet);
-    });
-  });
 }
 
 export async function untilLost(cluster: Cluster, ...lost: readonly number[]): Promise<void> {

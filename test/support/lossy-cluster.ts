@@ -9,7 +9,7 @@ import { startWorker, type RunningWorker } from '@kofn/worker';
 import { codedModel, connect, type Cluster, type LayerPlan, type ModelSource } from 'kofn';
 
 /** What an engine answers instead of `outputs`; it may throw. */
-export type Spoil = (outputs: Tensors) => Tensors;
+export type Spoil = (outputs: Tensors) => Tensors | Promise<Tensors>;
 
 export interface FaultyWorkers extends AsyncDisposable {
   readonly addresses: readonly string[];
@@ -89,7 +89,7 @@ export async function runLossy(
 }
 
 /** `engine` with its outputs passed through `spoil`. */
-function spoiled(engine: Engine, spoil: Spoil): Engine {
+export function spoiled(engine: Engine, spoil: Spoil): Engine {
   return {
     name: engine.name,
     version: engine.version,

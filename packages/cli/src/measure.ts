@@ -6,3 +6,5 @@ export { note, openProgress } from './progress.js';
 export { Reference } from './reference.js';
 export { formatBytes, formatMs } from './render.js';
 export { largest, percentile, roundMs } from './stats.js';
+export { toolOptions } from './tool-options.js';
+export { untilFleet } from './until-fleet.js';

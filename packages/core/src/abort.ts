@@ -48,6 +48,8 @@ export interface Scope extends Disposable {
   readonly signal: AbortSignal;
   /** Aborts the signal with `reason`; harmless when it is aborted already. */
   abort(reason: KofnError): void;
+  /** Whether it has ended. It ends here when its deadline has passed and its timer is late, as after a machine's sleep. */
+  hasEnded(): boolean;
 }
 
 /**
@@ -63,16 +65,17 @@ export function openScope(
   const onParent = () => controller.abort(abortReason(parent));
   if (parent?.aborted) onParent();
   else parent?.addEventListener('abort', onParent, { once: true });
-  const timer =
-    deadlineMs === undefined
-      ? undefined
-      : clock.setTimer(
-          () => controller.abort(new KofnError('DEADLINE_EXCEEDED', `the ${what} did not end within ${deadlineMs} ms`)),
-          deadlineMs,
-        );
+  const endsAt = deadlineMs === undefined ? Infinity : clock.now() + deadlineMs;
+  const expire = () =>
+    controller.abort(new KofnError('DEADLINE_EXCEEDED', `the ${what} did not end within ${deadlineMs} ms`));
+  const timer = deadlineMs === undefined ? undefined : clock.setTimer(expire, deadlineMs);
   return {
     signal: controller.signal,
     abort: reason => controller.abort(reason),
+    hasEnded() {
+      if (clock.now() >= endsAt) expire();
+      return controller.signal.aborted;
+    },
     [Symbol.dispose]() {
       timer?.cancel();
       parent?.removeEventListener('abort', onParent);

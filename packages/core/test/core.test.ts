@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
 import {
   abortable,
+  abortReason,
   allFinite,
   isFiniteTensor,
   isKofnError,
@@ -59,6 +60,20 @@ describe('abort', () => {
     scope.abort(new KofnError('UNAVAILABLE', 'gone'));
     for (const wait of waits) await assert.rejects(wait, code('UNAVAILABLE'));
     await assert.rejects(sleep(systemClock, 60_000, scope.signal), code('UNAVAILABLE'));
+  });
+
+  it('a scope has ended once its deadline has passed, though its timer has not fired', () => {
+    let now = 0;
+    const late = { now: () => now, setTimer: () => ({ cancel: () => undefined }) };
+    using scope = openScope(late, { deadlineMs: 10, what: 'test' });
+    assert.deepEqual([scope.hasEnded(), scope.signal.aborted], [false, false]);
+    now = 10;
+    assert.deepEqual([scope.hasEnded(), scope.signal.aborted], [true, true]);
+    assert.equal(abortReason(scope.signal).code, 'DEADLINE_EXCEEDED');
+    using open = openScope(late);
+    assert.equal(open.hasEnded(), false);
+    open.abort(new KofnError('CANCELLED', 'over'));
+    assert.equal(open.hasEnded(), true);
   });
 
   it('names the work whose deadline passed, and a parent that cancelled', async () => {

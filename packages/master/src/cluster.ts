@@ -171,53 +171,23 @@ export interface ClusterParts {
  * PROTOCOL (something else answers there), ENGINE (the master's own engine does not start).
  */
 export async function connect(options: ConnectOptions, simulated: ClusterParts = {}): Promise<Cluster> {
-  const {
-    id,
-    workers,
-    engine,
-    threads,
-    connectDeadlineMs,
-    silenceMs,
-    maxInFlight,
-    maxMessageBytes,
-    hooks,
-    clock,
-    signal,
-  } = resolveConnectOptions(options);
-  const rng = simulated.rng ?? seededRng(randomInt(2 ** 32));
+  const resolved = resolveConnectOptions(options);
+  const { rng = seededRng(randomInt(2 ** 32)), openChannel = connectChannel } = simulated;
   const parts: AsyncDisposable[] = [];
   const opened = async <T extends AsyncDisposable>(opening: Promise<T>): Promise<T> => {
     const part = await opening;
     parts.push(part);
     return part;
   };
-  const opening = workers.map((address, index) => {
-    const connection = Connection.open(index, address, {
-      clock,
-      rng,
-      deadlineMs: connectDeadlineMs,
-      silenceMs,
-      maxInFlight,
-      maxMessageBytes,
-      signal,
-      openChannel: simulated.openChannel ?? connectChannel,
-    });
-    return opened(connection);
-  });
+  const opening = resolved.workers.map((address, index) =>
+    opened(Connection.open(index, address, { ...resolved, rng, openChannel })),
+  );
   const openingEngine = opened(
-    simulated.engine === undefined ? createEngine(engine) : Promise.resolve(simulated.engine),
+    simulated.engine === undefined ? createEngine(resolved.engine) : Promise.resolve(simulated.engine),
   );
   try {
     const [ownEngine, ...connections] = await Promise.all([openingEngine, ...opening]);
-    const cluster = new Cluster({
-      id,
-      clock,
-      hooks,
-      engine: ownEngine,
-      engineThreads: threads,
-      maxInFlight,
-      connections,
-    });
+    const cluster = new Cluster({ ...resolved, engine: ownEngine, engineThreads: resolved.threads, connections });
     for (const connection of connections) connection.onChange(() => cluster.changed(connection));
     return cluster;
   } catch (error) {

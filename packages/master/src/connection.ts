@@ -34,7 +34,7 @@ export interface ConnectionOptions {
   readonly clock: Clock;
   readonly rng: Rng;
   /** Longest wait for one attempt to connect. */
-  readonly deadlineMs: number;
+  readonly connectDeadlineMs: number;
   /** A worker that says nothing for so long is dead. */
   readonly silenceMs: number;
   readonly maxInFlight: number;
@@ -353,7 +353,7 @@ function stateOf({ ready, live }: { ready: boolean; live: boolean }): WorkerStat
 async function openLink(
   address: string,
   parent: AbortSignal | undefined,
-  { clock, deadlineMs, maxInFlight, maxMessageBytes, openChannel }: ConnectionOptions,
+  { clock, connectDeadlineMs: deadlineMs, maxInFlight, maxMessageBytes, openChannel }: ConnectionOptions,
 ): Promise<Link> {
   using scope = openScope(clock, { parent, deadlineMs, what: `connection to worker ${address}` });
   const channel = openChannel(address, { maxMessageBytes, clock });

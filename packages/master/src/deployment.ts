@@ -198,15 +198,15 @@ export async function planModel(
   options: ModelOptions & ({ cluster: Cluster } | { cluster?: undefined; workerCount: number }),
 ): Promise<Plan> {
   const { cluster, layers = 'auto', sampleInputs, signal } = options;
-  const holders = cluster === undefined ? resolveWorkers(options, options.workerCount) : holdersOf(cluster, options);
-  const code = resolveCode(options, holders.length);
+  const holders = cluster === undefined ? undefined : holdersOf(cluster, options);
+  const count = cluster === undefined ? resolveWorkers(options, options.workerCount).length : holders!.length;
+  const code = resolveCode(options, count);
   await using own = cluster === undefined ? await createEngine('auto') : undefined;
   const engine = own ?? cluster!.engine;
   const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
   const prepared = await prepareModel(source, engine);
   try {
-    const speeds =
-      cluster === undefined ? ASSUMED_SPEEDS : await measureSpeeds(cluster, holdersOf(cluster, options), signal);
+    const speeds = cluster === undefined ? ASSUMED_SPEEDS : await measureSpeeds(cluster, holders!, signal);
     const context = { engine, threads, clock, code, choice: layers, sampleInputs, speeds };
     return (await planLayers(prepared, context)).plan;
   } finally {

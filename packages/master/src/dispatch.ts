@@ -297,13 +297,14 @@ class GroupCall {
   /** Names the layer, who is lost and which blocks are missing. */
   #notEnough(): KofnError {
     const { k, n } = this.#group.code;
-    const lost = this.#erasures.map(({ worker, message }) => `worker ${worker}: ${message}`).join('; ');
+    const why = this.#erasures.map(({ worker, message }) => `worker ${worker}: ${message}`).join('; ');
+    const lost = new Set(this.#erasures.map(({ block }) => block)).size;
     const missing = this.#outputs.missing(this.#pending.keys()).join(', ');
     const others = this.#context.onLoss === 'resend' ? ', and no other worker can compute them' : '';
     return new KofnError(
       'NOT_ENOUGH_WORKERS',
-      `layer ${this.#outputs.name} needs ${k} of ${n} blocks and ${new Set(this.#erasures.map(({ block }) => block)).size} are lost (${lost}); data blocks ` +
-        `${missing} are missing${others}. Restart those workers, code with more parity, or let the master compute what is ` +
+      `layer ${this.#outputs.name} needs ${k} of ${n} blocks and ${lost} are lost (${why}); data blocks ${missing} ` +
+        `are missing${others}. Restart those workers, code with more parity, or let the master compute what is ` +
         `missing (onLoss: 'local')`,
     );
   }

@@ -46,8 +46,7 @@ export interface PlaceOptions {
 
 /**
  * Puts the shards of `layers`, block i to the i-th of `connections`, and returns what dispatch needs but for what recovers.
- * Throws what a worker answered
- * (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …), naming it.
+ * Throws what a worker answered (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …), naming it.
  */
 export async function placeLayers(
   layers: readonly EncodedLayer[],

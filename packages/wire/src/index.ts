@@ -6,6 +6,7 @@ export { checkOwner, type Owner } from './owner.js';
 export { shardHash, shardName, type ShardFiles } from './shard-transfer.js';
 // What servers use.
 export { checksum } from './checksum.js';
+export { checkMessageSize } from './grpc-options.js';
 export { listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
 export { datatypeOf, decodeTensors, encodeTensors } from './infer-codec.js';
 export {

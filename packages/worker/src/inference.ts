@@ -28,9 +28,9 @@ export interface InferenceParts {
 }
 
 /**
- * Throws DATA_LOSS (damaged on its way), NOT_FOUND (no such shard or version), PROTOCOL (malformed tensors), INVALID_ARGUMENT (timeout, or an output
- * that the model lacks), what the queue throws (RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE), and what
- * the executor throws.
+ * Throws DATA_LOSS (damaged on its way), NOT_FOUND (no such shard or version), PROTOCOL (malformed tensors),
+ * INVALID_ARGUMENT (timeout, or an output that the model lacks), what the queue throws (RESOURCE_EXHAUSTED,
+ * DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE), and what the executor throws.
  */
 export async function inferResponse(
   request: InferRequestMessage,

@@ -7,7 +7,7 @@
  *    cancelledBeforeStart, expiredBeforeStart, refused, or still waits.
  * 3. After `drain` nothing new is taken, and what was taken ends.
  */
-import { abortReason, KofnError, openScope, throwIfAborted, type Clock } from '@kofn/core';
+import { abortReason, KofnError, openScope, throwIfAborted, type Clock, type Scope } from '@kofn/core';
 
 export interface QueueCounters {
   started: number;
@@ -24,9 +24,8 @@ export interface SubmitOptions {
 }
 
 interface Waiting {
-  readonly expiresAtMs: number;
+  readonly scope: Scope;
   start(): void;
-  expire(): void;
 }
 
 export class RequestQueue {
@@ -96,11 +95,7 @@ export class RequestQueue {
 
   /** Resolves with one of the running places taken. */
   async #turn(signal: AbortSignal | undefined, timeoutMs: number | undefined): Promise<void> {
-    const what = 'wait for the engine';
-    using scope = openScope(this.#clock, { parent: signal, deadlineMs: timeoutMs, what });
-    const expiresAtMs = timeoutMs === undefined ? Infinity : this.#clock.now() + timeoutMs;
-    const expire = () =>
-      scope.abort(new KofnError('DEADLINE_EXCEEDED', `the ${what} did not end within ${timeoutMs} ms`));
+    using scope = openScope(this.#clock, { parent: signal, deadlineMs: timeoutMs, what: 'wait for the engine' });
     try {
       throwIfAborted(scope.signal);
       if (this.#running < this.#concurrency) {
@@ -112,7 +107,7 @@ export class RequestQueue {
           scope.signal.removeEventListener('abort', onAbort);
           resolve();
         };
-        const waiting = { start, expire, expiresAtMs };
+        const waiting = { scope, start };
         const onAbort = () => {
           this.#waiting.delete(waiting);
           reject(abortReason(scope.signal));
@@ -131,10 +126,7 @@ export class RequestQueue {
     for (const waiting of this.#waiting) {
       if (this.#running >= this.#concurrency) return;
       // Its timer is late: when a machine wakes, all that is overdue comes at once, in any order.
-      if (this.#clock.now() >= waiting.expiresAtMs) {
-        waiting.expire();
-        continue;
-      }
+      if (waiting.scope.hasEnded()) continue;
       this.#waiting.delete(waiting);
       this.#running++;
       waiting.start();

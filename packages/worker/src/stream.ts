@@ -9,7 +9,6 @@
  * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, what comes
  *    meanwhile is refused, then the stream ends.
  */
-import { setMaxListeners } from 'node:events';
 import { abortable, KofnError, openScope, throwIfAborted, type Scope } from '@kofn/core';
 import { checksum, codecs, type InferRequestMessage, type ServerDuplex } from '@kofn/wire';
 import { inferResponse, type InferenceParts } from './inference.js';
@@ -18,7 +17,6 @@ import { inferResponse, type InferenceParts } from './inference.js';
 const MAX_UNSENT_REPLIES = 256;
 
 export async function serveStream(stream: ServerDuplex, parts: InferenceParts, shutdown: AbortSignal): Promise<void> {
-  setMaxListeners(0, stream.signal); // each request that waits listens to it
   const requests = new StreamRequests(stream, parts);
   const messages = stream.messages[Symbol.asyncIterator]();
   using stop = openScope(parts.clock, { parent: stream.signal });
