@@ -14,10 +14,10 @@
  * Baseline and control change places each round. A new process then takes the place of worker I, which goes round all five, so
  * one kill in five hits the parity block. Every request runs alone. Not measured: a network, a machine for each worker.
  * kill / baseline is the ratio that has the target; kill / control is what is left of it without the shared cores.
- * With --device-ms 0 on two busy cores, two runs of 100 kills: kill / baseline 1.31 and 1.46, kill / control 1.01 and 1.26. Part of
- * the excess is what the kernel takes, on cores that all share, to end a process; part may be the master's own work on the loss (3 to
- * 4 ms of its processor time in the second run), which is not attributed yet. By default the workers have a device's time, in which
- * both fit: a ratio under the target there says nothing of the target at full speed, which is missed.
+ * On two cores with nothing else to do, 100 kills: at full speed (--device-ms 0) kill / baseline 1.38, kill / control 1.16; with the
+ * default device time 1.04 and 0.99. So at full speed the target is missed: part of the excess is what the kernel takes, on cores that
+ * all share, to end a process, and part, a few milliseconds, is the master's own work on the loss, which is not attributed yet. Device
+ * time leaves room for both, and says nothing of full speed.
  * --check exits 1 when a target is missed.
  *
  * Invariants
