@@ -1,0 +1,5 @@
+/** All benchmarks, in the order in which they run. */
+import type { Bench } from './bench.js';
+import { gather } from './transport/gather.js';
+
+export const BENCHES: readonly Bench[] = [gather];
