@@ -7,7 +7,7 @@
  * 2. All but the microseconds and `seconds` is a function of the seed.
  */
 import { PerformanceObserver } from 'node:perf_hooks';
-import { abortable, KofnError, openScope, sleep, systemClock, type Float32Tensor } from '@kofn/core';
+import { abortable, type Float32Tensor, KofnError, openScope, type Signal, sleep, systemClock } from '@kofn/core';
 import { codedLayer, connect, type Cluster, type CodedLayer } from '@kofn/master';
 import { NO_FRAME_FAULTS, Link } from './link.js';
 import { MachineClock } from './machine-clock.js';
@@ -57,7 +57,7 @@ export interface ScaleResult {
 export async function simulateFleet(
   seed: number,
   { workers, requests }: { workers: number; requests: number },
-  { signal, onProgress = () => undefined }: { signal?: AbortSignal; onProgress?: (done: number) => void } = {},
+  { signal, onProgress = () => undefined }: { signal?: Signal; onProgress?: (done: number) => void } = {},
 ): Promise<ScaleResult | undefined> {
   const world = new VirtualClock();
   const running = new FleetRun(seed, world, workers, onProgress).run(requests);
@@ -195,7 +195,7 @@ class FleetRun {
   }
 
   /** One fault after another on workers of `layer`, each over, and its worker ready again, before the next begins. */
-  async #strike(cluster: Cluster, { holders }: Layer, name: string, signal: AbortSignal): Promise<void> {
+  async #strike(cluster: Cluster, { holders }: Layer, name: string, signal: Signal): Promise<void> {
     const rng = this.#streams(`faults ${name}`);
     // Each of a layer's PARITY loops has workers of its own.
     const own = holders.filter((_, i) => i % PARITY === Number(name.split(' ')[1]));

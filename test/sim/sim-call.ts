@@ -5,7 +5,7 @@
  * 1. The client's end hears of the call's end once: by an answer, a failure, or the break of the connection.
  * 2. After the client's end is over nothing more reaches it, and the handler's signal aborts when word of it has come.
  */
-import { abortable, KofnError, sharedController, throwIfAborted } from '@kofn/core';
+import { abortable, KofnError, openController, type Signal, throwIfAborted } from '@kofn/core';
 import type { CallContext, MethodPath, ServiceHandlers } from '@kofn/wire';
 import { corrupted, isCancel, truncated } from './frames.js';
 import type { Direction, Flow, Link } from './link.js';
@@ -47,7 +47,7 @@ export class Call {
   readonly #link: Link;
   readonly #connection: Connection;
   readonly #client: ClientEnd;
-  readonly #controller = sharedController();
+  readonly #controller = openController();
   readonly #inbox: Uint8Array[] = [];
   readonly #change: { wake: () => void } = { wake: () => undefined };
   #isHalfClosed = false;
@@ -161,7 +161,7 @@ export class Call {
     return undefined;
   }
 
-  async *#messages(signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  async *#messages(signal: Signal): AsyncGenerator<Uint8Array> {
     for (;;) {
       throwIfAborted(signal);
       const next = this.#inbox.shift();

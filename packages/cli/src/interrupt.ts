@@ -2,17 +2,19 @@
  * Ctrl-C and friends: the first signal ends the command in order (workers stopped, temporary files removed), the second
  * at once. local-workers.ts kills what is left when the process exits.
  */
+import { setMaxListeners } from 'node:events';
 import { constants } from 'node:os';
-import { KofnError, sharedController } from '@kofn/core';
+import { KofnError } from '@kofn/core';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 export class Interrupt implements Disposable {
-  readonly #controller = sharedController();
+  readonly #controller = new AbortController();
   readonly #listeners = SIGNALS.map(name => ({ name, listener: () => this.#interrupt(name) }));
   #exitCode: number | undefined;
 
   constructor() {
+    setMaxListeners(0, this.#controller.signal); // every request of a command may wait for it
     for (const { name, listener } of this.#listeners) process.on(name, listener);
   }
 

@@ -1,12 +1,8 @@
-import { abortable } from '@kofn/core';
+import { abortable, type Signal } from '@kofn/core';
 import type { Cluster, Fleet } from '@kofn/master';
 
 /** The first snapshot of the fleet from now on that `holds`. Throws the signal's reason. */
-export async function untilFleet(
-  cluster: Cluster,
-  holds: (fleet: Fleet) => boolean,
-  signal?: AbortSignal,
-): Promise<Fleet> {
+export async function untilFleet(cluster: Cluster, holds: (fleet: Fleet) => boolean, signal?: Signal): Promise<Fleet> {
   let stop: () => void = () => undefined;
   const found = new Promise<Fleet>(resolve => {
     const look = (fleet: Fleet) => {

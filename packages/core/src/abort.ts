@@ -1,24 +1,41 @@
 /**
  * Cancellation and deadlines. A reason is always a KofnError: CANCELLED for the caller's own abort, DEADLINE_EXCEEDED
  * for a deadline.
+ *
+ * A request makes a dozen scopes, and an AbortController of the platform takes as long as all else that a scope does (it is an
+ * event target with a finalizer): ours are plain objects with the part of AbortSignal that is used here.
  */
-import { setMaxListeners } from 'node:events';
 import type { Clock } from './clock.js';
 import { KofnError } from './errors.js';
 
+/** What is used of a signal: an AbortSignal is one. */
+export interface Signal {
+  readonly aborted: boolean;
+  readonly reason: unknown;
+  addEventListener(type: 'abort', listener: () => void, options?: { readonly once?: boolean }): void;
+  removeEventListener(type: 'abort', listener: () => void): void;
+}
+
+/** Any number of waits may share its signal. */
+export interface Controller {
+  readonly signal: Signal;
+  /** The first reason stays. */
+  abort(reason: KofnError): void;
+}
+
 /** The KofnError that says why `signal` aborted. */
-export function abortReason(signal: AbortSignal | undefined): KofnError {
+export function abortReason(signal: Signal | undefined): KofnError {
   const reason: unknown = signal?.reason;
   if (reason instanceof KofnError) return reason;
   return new KofnError('CANCELLED', 'the caller cancelled the request', { cause: reason });
 }
 
-export function throwIfAborted(signal: AbortSignal | undefined): void {
+export function throwIfAborted(signal: Signal | undefined): void {
   if (signal?.aborted) throw abortReason(signal);
 }
 
 /** `promise`, or a rejection with the signal's reason as soon as it aborts. The work behind `promise` goes on. */
-export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+export async function abortable<T>(promise: Promise<T>, signal: Signal | undefined): Promise<T> {
   if (signal === undefined) return promise;
   if (signal.aborted) {
     promise.catch(() => undefined);
@@ -36,16 +53,42 @@ export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | un
   }
 }
 
-/** A controller whose signal any number of waits may share: each of ours leaves in a finally, so many are no leak. */
-export function sharedController(): AbortController {
-  const controller = new AbortController();
-  setMaxListeners(0, controller.signal);
-  return controller;
+export function openController(): Controller {
+  return new LightController();
+}
+
+class LightController implements Controller, Signal {
+  aborted = false;
+  reason: unknown = undefined;
+  #listeners: Set<() => void> | undefined;
+
+  get signal(): Signal {
+    return this;
+  }
+
+  abort(reason: KofnError): void {
+    if (this.aborted) return;
+    this.aborted = true;
+    this.reason = reason;
+    const listeners = this.#listeners;
+    this.#listeners = undefined;
+    // Those that were there at the time, but for any that another of them took away.
+    if (listeners !== undefined) for (const listener of listeners) listener();
+  }
+
+  /** Every listener is called once at most: a signal aborts once. */
+  addEventListener(_type: 'abort', listener: () => void): void {
+    if (!this.aborted) (this.#listeners ??= new Set()).add(listener);
+  }
+
+  removeEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners?.delete(listener);
+  }
 }
 
 /** A signal with a life of its own: dispose it and its timer and listener are gone. */
 export interface Scope extends Disposable {
-  readonly signal: AbortSignal;
+  readonly signal: Signal;
   /** Aborts the signal with `reason`; harmless when it is aborted already. */
   abort(reason: KofnError): void;
   /** Whether it has ended. It ends here when its deadline has passed and its timer is late, as after a machine's sleep. */
@@ -58,10 +101,10 @@ export interface Scope extends Disposable {
  */
 export function openScope(
   clock: Clock,
-  options: { parent?: AbortSignal | undefined; deadlineMs?: number | undefined; what?: string } = {},
+  options: { parent?: Signal | undefined; deadlineMs?: number | undefined; what?: string } = {},
 ): Scope {
   const { parent, deadlineMs, what = 'request' } = options;
-  const controller = sharedController();
+  const controller = openController();
   const onParent = () => controller.abort(abortReason(parent));
   if (parent?.aborted) onParent();
   else parent?.addEventListener('abort', onParent, { once: true });

@@ -2,7 +2,7 @@
  * Time behind a seam, so that a simulation can replace it. Nothing outside this file reads the real clock or sets a
  * real timer.
  */
-import { abortReason, throwIfAborted } from './abort.js';
+import { abortReason, throwIfAborted, type Signal } from './abort.js';
 
 export interface Timer {
   /** Disarms the timer; harmless after it fired. */
@@ -29,7 +29,7 @@ export const systemClock: Clock = {
 };
 
 /** Resolves `delayMs` from now; rejects with CANCELLED (or the signal's KofnError) as soon as `signal` aborts. */
-export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
+export function sleep(clock: Clock, delayMs: number, signal?: Signal): Promise<void> {
   return new Promise((resolve, reject) => {
     throwIfAborted(signal);
     const onAbort = () => {

@@ -18,7 +18,16 @@ export {
   type Tensors,
   type TypedArray,
 } from './tensor.js';
-export { abortable, abortReason, openScope, sharedController, throwIfAborted, type Scope } from './abort.js';
+export {
+  abortable,
+  abortReason,
+  openScope,
+  openController,
+  throwIfAborted,
+  type Controller,
+  type Scope,
+  type Signal,
+} from './abort.js';
 export { fromHalf, toHalf } from './half.js';
 export { sleep, systemClock, type Clock, type Timer } from './clock.js';
 export { seededRng, type Rng } from './rng.js';

@@ -9,12 +9,22 @@
  *    UNAVAILABLE. What a worker took before it drains, it answers.
  * 3. After dispose nothing of this worker is pending, and no timer is left.
  */
-import { abortReason, KofnError, openScope, sleep, type Clock, type Rng, type Scope, type Tensors } from '@kofn/core';
+import {
+  abortReason,
+  type Clock,
+  KofnError,
+  openScope,
+  type Rng,
+  type Scope,
+  type Signal,
+  sleep,
+  type Tensors,
+} from '@kofn/core';
 import { WorkerClient, type Channel, type WorkerInventory } from '@kofn/wire';
 import type { WorkerState } from './fleet.js';
 
 export interface InferCall {
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: Signal | undefined;
   readonly timeoutMs?: number | undefined;
   /** What travels, there and back together. */
   readonly bytes: number;
@@ -108,7 +118,7 @@ export class Connection implements AsyncDisposable {
   static async open(
     index: number,
     address: string,
-    { signal, ...options }: ConnectionOptions & { signal: AbortSignal | undefined },
+    { signal, ...options }: ConnectionOptions & { signal: Signal | undefined },
   ): Promise<Connection> {
     try {
       return new Connection(index, address, await openLink(address, signal, options), options);
@@ -139,7 +149,7 @@ export class Connection implements AsyncDisposable {
   }
 
   /** Resolves when that may have changed. */
-  room(signal: AbortSignal): Promise<void> {
+  room(signal: Signal): Promise<void> {
     return this.#link.client.room(signal);
   }
 
@@ -177,17 +187,13 @@ export class Connection implements AsyncDisposable {
    */
   async ask<T>(
     question: (client: WorkerClient) => Promise<T>,
-    { signal, bytes = 0 }: { signal?: AbortSignal | undefined; bytes?: number } = {},
+    { signal, bytes = 0 }: { signal?: Signal | undefined; bytes?: number } = {},
   ): Promise<T> {
     if (!this.#isLinked) throw this.#unavailable();
     return this.#onLink(Math.min(bytes, BUFFERED_BYTES), signal, question);
   }
 
-  async #onLink<T>(
-    bytes: number,
-    signal: AbortSignal | undefined,
-    call: (client: WorkerClient) => Promise<T>,
-  ): Promise<T> {
+  async #onLink<T>(bytes: number, signal: Signal | undefined, call: (client: WorkerClient) => Promise<T>): Promise<T> {
     const link = this.#link;
     this.#travellingBytes += bytes;
     try {
@@ -281,7 +287,7 @@ export class Connection implements AsyncDisposable {
   }
 
   /** One wait and one question. Throws UNAVAILABLE when it is not answered. */
-  async #probe(client: WorkerClient, signal: AbortSignal): Promise<void> {
+  async #probe(client: WorkerClient, signal: Signal): Promise<void> {
     const { clock, silenceMs } = this.#options;
     await sleep(clock, PROBE_EVERY * silenceMs, signal);
     const start = clock.now();
@@ -352,7 +358,7 @@ function stateOf({ ready, live }: { ready: boolean; live: boolean }): WorkerStat
 
 async function openLink(
   address: string,
-  parent: AbortSignal | undefined,
+  parent: Signal | undefined,
   { clock, connectDeadlineMs: deadlineMs, maxInFlight, maxMessageBytes, openChannel }: ConnectionOptions,
 ): Promise<Link> {
   using scope = openScope(clock, { parent, deadlineMs, what: `connection to worker ${address}` });

@@ -9,13 +9,14 @@
  */
 import {
   abortable,
+  type Clock,
   KofnError,
   openScope,
-  systemClock,
-  throwIfAborted,
-  type Clock,
   type Scope,
+  type Signal,
+  systemClock,
   type Tensors,
+  throwIfAborted,
 } from '@kofn/core';
 import { createEngine, type Session } from '@kofn/engine';
 import { constantValue, cutModel, wholeModel, type OnnxModel } from '@kofn/graph';
@@ -286,7 +287,7 @@ export async function giveUp(holders: readonly Connection[], clock: Clock, owner
 async function atWorkers(
   connections: readonly Connection[],
   clock: Clock,
-  work: (connection: Connection, signal: AbortSignal) => Promise<void>,
+  work: (connection: Connection, signal: Signal) => Promise<void>,
 ): Promise<void> {
   using scope = openScope(clock, { deadlineMs: CLAIM_DEADLINE_MS, what: 'claims' });
   const ready = connections.filter(({ state }) => state.kind === 'ready');

@@ -13,14 +13,15 @@
 import {
   abortable,
   abortReason,
+  type Clock,
+  type ErrorCode,
+  type Float32Tensor,
   isFiniteTensor,
   isKofnError,
   KofnError,
   openScope,
+  type Signal,
   sleep,
-  type Clock,
-  type ErrorCode,
-  type Float32Tensor,
   type Tensor,
   type Tensors,
 } from '@kofn/core';
@@ -47,7 +48,7 @@ export interface DeployedGroup {
 export interface RequestContext {
   readonly request: number;
   /** Aborts when the caller cancels or the deadline passes. */
-  readonly signal: AbortSignal;
+  readonly signal: Signal;
   /** Clock time at which the request must have ended. */
   readonly deadlineAt: number;
   readonly clock: Clock;
@@ -201,7 +202,7 @@ class GroupCall {
    * Has `worker` run the shard of `block`, which it is given first when it `lacks` it, and hands its verified reply to the
    * decoders. Records the erasure and rejects else.
    */
-  async #callWorker(block: number, worker: number, signal: AbortSignal, { lacks = false } = {}): Promise<void> {
+  async #callWorker(block: number, worker: number, signal: Signal, { lacks = false } = {}): Promise<void> {
     const { request, clock, connections, hooks, deadlineAt } = this.#context;
     const { name } = this.#group.shards[block]!;
     const connection = connections[worker]!;
@@ -240,7 +241,7 @@ class GroupCall {
   }
 
   /** Waits until every quorum of the code is met; rejects with an AggregateError as soon as one cannot be. */
-  async #quorums(calls: readonly Promise<void>[], signal: AbortSignal): Promise<void> {
+  async #quorums(calls: readonly Promise<void>[], signal: Signal): Promise<void> {
     const { code } = this.#group;
     const { clock, systematicGraceMs } = this.#context;
     await abortable(Promise.all(code.quorums.map(quorum => quorumOf(quorum, calls))), signal);
@@ -260,7 +261,7 @@ class GroupCall {
   }
 
   /** Fewer than k workers are left: the policy decides. Returns the blocks computed here. */
-  async #recover(signal: AbortSignal): Promise<number[]> {
+  async #recover(signal: Signal): Promise<number[]> {
     this.#acceptHeld();
     switch (this.#context.onLoss) {
       case 'local':
@@ -274,7 +275,7 @@ class GroupCall {
   }
 
   /** Asks other workers for what its own cannot bring any more, while the others still may, until the outputs are complete. */
-  async #resend(signal: AbortSignal): Promise<void> {
+  async #resend(signal: Signal): Promise<void> {
     const { connections } = this.#context;
     const { shards } = this.#group;
     /** Blocks asked of each worker. */

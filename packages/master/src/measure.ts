@@ -2,7 +2,7 @@
  * Measures what `layers: 'auto'` and `planModel` decide by: the round trip and rate of each link, the speed of each
  * worker beside the master's own, and how long each layer takes here.
  */
-import { float32, isKofnError, type Clock, type Shape } from '@kofn/core';
+import { type Clock, float32, isKofnError, type Shape, type Signal } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
 import { imageOfFiles, layerModel, shardInput, shardModel, type LinearLayer } from '@kofn/graph';
 import { shardName } from '@kofn/wire';
@@ -28,7 +28,7 @@ const CALIBRATION_OPERATIONS = 2 * CALIBRATION_FLOATS * CALIBRATION.fanIn;
 export async function measureSpeeds(
   cluster: Cluster,
   workers: readonly Connection[],
-  signal: AbortSignal | undefined,
+  signal: Signal | undefined,
 ): Promise<Speeds> {
   const { weights, units } = {
     weights: new Float32Array(CALIBRATION.units * CALIBRATION.fanIn).fill(0.01),
@@ -83,7 +83,7 @@ export async function measureLayerMs(
 async function measureLink(
   connection: Connection,
   clock: Clock,
-  signal: AbortSignal | undefined,
+  signal: Signal | undefined,
 ): Promise<{ roundTripMs: number; megabitsPerSecond: number }> {
   const roundTripMs = await medianMs(clock, () => connection.ask(client => client.live({ signal }), { signal }));
   // A request for a shard that nobody has is refused once it is read whole: the time of the upload and nothing else.

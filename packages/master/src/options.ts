@@ -1,6 +1,6 @@
 /** Options of the public API, validated once. A message names the option, the value given and the range allowed. */
 import { randomUUID } from 'node:crypto';
-import { KofnError, systemClock, type Clock, type Tensors } from '@kofn/core';
+import { type Clock, KofnError, type Signal, systemClock, type Tensors } from '@kofn/core';
 import { CODE_NAMES, defaultCode, type CodeName } from '@kofn/encoder';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
 
@@ -44,7 +44,7 @@ export interface ConnectOptions {
   readonly id?: string;
   readonly hooks?: DispatchHooks;
   readonly clock?: Clock;
-  readonly signal?: AbortSignal;
+  readonly signal?: Signal;
 }
 
 export interface ResolvedConnectOptions {
@@ -58,7 +58,7 @@ export interface ResolvedConnectOptions {
   readonly maxMessageBytes: number;
   readonly hooks: DispatchHooks;
   readonly clock: Clock;
-  readonly signal: AbortSignal | undefined;
+  readonly signal: Signal | undefined;
 }
 
 /**
@@ -97,7 +97,7 @@ export interface CodeOptions {
   /** How long a layer waits for late data blocks once it could decode. Default 0. */
   readonly systematicGraceMs?: number;
   readonly onProgress?: (progress: DeployProgress) => void;
-  readonly signal?: AbortSignal;
+  readonly signal?: Signal;
 }
 
 export interface ModelOptions extends CodeOptions {
@@ -115,7 +115,7 @@ export interface ResolvedCode {
 }
 
 export interface RunOptions {
-  readonly signal?: AbortSignal;
+  readonly signal?: Signal;
   /** The request ends within this time, with an answer or DEADLINE_EXCEEDED. Default 60,000. */
   readonly deadlineMs?: number;
 }

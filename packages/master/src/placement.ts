@@ -2,7 +2,7 @@
  * Gives each worker its shard of layers that share an input: encode, write the shard model, put it where it is missing.
  * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES.
  */
-import { KofnError, openScope, type Clock } from '@kofn/core';
+import { type Clock, KofnError, openScope, type Signal } from '@kofn/core';
 import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
 import { groupsOf, shardModel, type LinearLayer, type ModelFiles } from '@kofn/graph';
 import { shardName, type Owner } from '@kofn/wire';
@@ -37,7 +37,7 @@ export function shardFiles(layers: readonly EncodedLayer[], block: number): Mode
 
 export interface PlaceOptions {
   readonly clock: Clock;
-  readonly signal: AbortSignal | undefined;
+  readonly signal: Signal | undefined;
   /** Who claims the shards. */
   readonly owner: Owner;
   /** Bytes that have travelled, and that travel in all, as far as is known: what a worker had already is in neither. */

@@ -7,7 +7,7 @@
  *    reader has run.
  * 2. The first step that fails ends the others; nothing outlives the request.
  */
-import { abortable, KofnError, openScope, type Tensor, type Tensors } from '@kofn/core';
+import { abortable, KofnError, openScope, type Signal, type Tensor, type Tensors } from '@kofn/core';
 import type { Session } from '@kofn/engine';
 import { dispatch, type DeployedGroup, type RequestContext } from './dispatch.js';
 import type { LayerReport } from './report.js';
@@ -94,7 +94,7 @@ class Values {
     slot.settle(value);
   }
 
-  async read(names: readonly string[], signal: AbortSignal): Promise<Tensors> {
+  async read(names: readonly string[], signal: Signal): Promise<Tensors> {
     const entries = names.map(async name => [name, await abortable(this.#slot(name).value, signal)] as const);
     return Object.fromEntries(await Promise.all(entries));
   }

@@ -9,13 +9,13 @@
  *    DEADLINE_EXCEEDED, CANCELLED, or the code that the other end's handler threw.
  * 3. After `[Symbol.asyncDispose]` nothing is pending: every open call has ended with CANCELLED.
  */
-import type { KofnError } from '@kofn/core';
+import type { KofnError, Signal } from '@kofn/core';
 
 /** Full gRPC path: `/package.Service/Method`. */
 export type MethodPath = `/${string}/${string}`;
 
 export interface CallOptions {
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: Signal | undefined;
   readonly deadlineMs?: number | undefined;
 }
 
@@ -50,7 +50,7 @@ export interface Channel extends AsyncDisposable {
 
 /** What a handler knows of its call. The signal aborts when the caller cancelled, its deadline passed, or it is gone. */
 export interface CallContext {
-  readonly signal: AbortSignal;
+  readonly signal: Signal;
   readonly peer: string;
 }
 

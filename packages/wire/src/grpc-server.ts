@@ -7,7 +7,7 @@ import { loadSync } from '@grpc/proto-loader';
 import { Metadata, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
 import type * as grpc from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
-import { abortable, KofnError, sharedController, systemClock, throwIfAborted, type Clock } from '@kofn/core';
+import { abortable, type Clock, KofnError, openController, type Signal, systemClock, throwIfAborted } from '@kofn/core';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
 import type { CallContext, MethodPath, ServiceHandlers } from './channel.js';
 import { widenServerWindow } from './flow-control.js';
@@ -143,7 +143,7 @@ function contextOf(call: {
   getPeer(): string;
   on(event: 'cancelled', listener: () => void): unknown;
 }): CallContext {
-  const controller = sharedController();
+  const controller = openController();
   const gone = () => controller.abort(new KofnError('CANCELLED', 'the caller cancelled the call or is gone'));
   call.on('cancelled', gone);
   if (call.cancelled) gone();
@@ -153,7 +153,7 @@ function contextOf(call: {
 /** Ends when the caller half-closed; throws the signal's reason when it cancelled or is gone. */
 async function* messagesOf(
   call: Readable & { sendMetadata(metadata: Metadata): void },
-  signal: AbortSignal,
+  signal: Signal,
 ): AsyncGenerator<Uint8Array> {
   // Left to itself, the iterator destroys a duplex when its readable side ends, and the status would never be sent.
   const iterator = call.iterator({ destroyOnReturn: false }) as AsyncIterableIterator<Buffer>;

@@ -9,7 +9,7 @@
  * 5. To a peer that has `kofn.checksum` every frame carries a checksum, and of it no outputs are taken but those that fit the
  *    request and their own: DATA_LOSS. Damage that cannot be told to be one request's ends the stream.
  */
-import { abortable, abortReason, isErrorCode, KofnError, type Tensors } from '@kofn/core';
+import { abortable, abortReason, isErrorCode, KofnError, type Signal, type Tensors } from '@kofn/core';
 import type { Channel, DuplexCall } from './channel.js';
 import { checksum } from './checksum.js';
 import { decodeTensors, encodeTensors } from './infer-codec.js';
@@ -23,7 +23,7 @@ export interface InferRequest {
 }
 
 export interface InferOptions {
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: Signal | undefined;
   /** The request's frame, of so many bytes, has been handed to the operating system. */
   readonly onWritten?: ((bytes: number) => void) | undefined;
 }
@@ -78,7 +78,7 @@ export class InferStream {
   }
 
   /** Resolves when a request leaves its place, or the stream ends; the caller looks again. */
-  async room(signal?: AbortSignal): Promise<void> {
+  async room(signal?: Signal): Promise<void> {
     let wake!: () => void;
     const left = new Promise<void>(resolve => (wake = resolve));
     this.#waiting.add(wake);

@@ -1,5 +1,5 @@
 /** A worker as its callers see it: every method of its protocols, over any Channel. */
-import { KofnError } from '@kofn/core';
+import { KofnError, type Signal } from '@kofn/core';
 import type { CallOptions, Channel } from './channel.js';
 import { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
 import { checkOwner, type Owner } from './owner.js';
@@ -67,7 +67,7 @@ export class WorkerClient {
   }
 
   /** Resolves when that may have changed. */
-  room(signal?: AbortSignal): Promise<void> {
+  room(signal?: Signal): Promise<void> {
     return this.#stream.room(signal);
   }
 

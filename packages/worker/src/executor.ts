@@ -6,7 +6,7 @@
  * 2. A session that is used is never closed; the one unused for longest goes first.
  * 3. However many ask for a shard at once, it is opened once.
  */
-import { abortable, KofnError, type Tensors } from '@kofn/core';
+import { abortable, KofnError, type Signal, type Tensors } from '@kofn/core';
 import type { Engine, Session, ValueInfo } from '@kofn/engine';
 import type { RunWatch } from './run-watch.js';
 import type { ShardStore } from './shard-store.js';
@@ -63,17 +63,14 @@ export class Executor implements AsyncDisposable {
   }
 
   /** Runs shard `name`. Throws NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED, and what the engine throws. */
-  run(name: string, inputs: Tensors, signal?: AbortSignal): Promise<Tensors> {
+  run(name: string, inputs: Tensors, signal?: Signal): Promise<Tensors> {
     // The inputs came off the wire for this run alone.
     const run = (session: Session) => this.#watch.watch(name, () => session.run(inputs, { transfer: true }));
     return this.#use(name, run, signal);
   }
 
   /** Inputs and outputs of shard `name`, which is opened for it. Throws as `run`. */
-  describe(
-    name: string,
-    signal?: AbortSignal,
-  ): Promise<{ inputs: readonly ValueInfo[]; outputs: readonly ValueInfo[] }> {
+  describe(name: string, signal?: Signal): Promise<{ inputs: readonly ValueInfo[]; outputs: readonly ValueInfo[] }> {
     return this.#use(name, ({ inputs, outputs }) => Promise.resolve({ inputs, outputs }), signal);
   }
 
@@ -87,7 +84,7 @@ export class Executor implements AsyncDisposable {
     await Promise.all([...this.#slots.keys()].map(name => this.close(name)));
   }
 
-  async #use<T>(name: string, work: (session: Session) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  async #use<T>(name: string, work: (session: Session) => Promise<T>, signal: Signal | undefined): Promise<T> {
     const slot = await this.#take(name, signal);
     try {
       return await work(await slot.session);
@@ -99,7 +96,7 @@ export class Executor implements AsyncDisposable {
   }
 
   /** The slot of `name` with one more user. */
-  async #take(name: string, signal: AbortSignal | undefined): Promise<Slot> {
+  async #take(name: string, signal: Signal | undefined): Promise<Slot> {
     for (;;) {
       const open = this.#slots.get(name);
       if (open !== undefined) {

@@ -5,7 +5,7 @@
  * 1. A request that does not fit the checksum it carries is refused before anything else of it is believed.
  * 2. The reply to a request with a checksum carries its own, begun from that one.
  */
-import { KofnError, type Clock, type Tensors } from '@kofn/core';
+import { type Clock, KofnError, type Signal, type Tensors } from '@kofn/core';
 import {
   checksum,
   decodeTensors,
@@ -35,7 +35,7 @@ export interface InferenceParts {
 export async function inferResponse(
   request: InferRequestMessage,
   { queue, executor, store }: InferenceParts,
-  signal: AbortSignal,
+  signal: Signal,
 ): Promise<Partial<InferResponseMessage>> {
   const { model_name: name, id } = request;
   if (!checksum.requestFits(request)) {

@@ -7,7 +7,7 @@
  *    cancelledBeforeStart, expiredBeforeStart, refused, or still waits.
  * 3. After `drain` nothing new is taken, and what was taken ends.
  */
-import { abortReason, KofnError, openScope, throwIfAborted, type Clock, type Scope } from '@kofn/core';
+import { abortReason, type Clock, KofnError, openScope, type Scope, type Signal, throwIfAborted } from '@kofn/core';
 
 export interface QueueCounters {
   started: number;
@@ -18,7 +18,7 @@ export interface QueueCounters {
 }
 
 export interface SubmitOptions {
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: Signal | undefined;
   /** The request is dropped when it has not started within this time. */
   readonly timeoutMs?: number | undefined;
 }
@@ -94,7 +94,7 @@ export class RequestQueue {
   }
 
   /** Resolves with one of the running places taken. */
-  async #turn(signal: AbortSignal | undefined, timeoutMs: number | undefined): Promise<void> {
+  async #turn(signal: Signal | undefined, timeoutMs: number | undefined): Promise<void> {
     using scope = openScope(this.#clock, { parent: signal, deadlineMs: timeoutMs, what: 'wait for the engine' });
     try {
       throwIfAborted(scope.signal);

@@ -7,7 +7,7 @@
  * 2. The session of a shard whose bytes went closes, when its last run has ended.
  * 3. After `drain` no new work is taken, all that was taken has been answered, and every stream has ended.
  */
-import { KofnError, sharedController, systemClock, type Clock } from '@kofn/core';
+import { type Clock, KofnError, openController, type Signal, systemClock } from '@kofn/core';
 import type { Engine, ValueInfo } from '@kofn/engine';
 import { codecs, datatypeOf, EXTENSIONS, METHODS, type MethodPath, type ServiceHandlers } from '@kofn/wire';
 import type { Registry } from 'prom-client';
@@ -43,7 +43,7 @@ export class WorkerServer implements AsyncDisposable {
   readonly handlers: ServiceHandlers;
   readonly #version: string;
   readonly #watch: RunWatch;
-  readonly #shutdown = sharedController();
+  readonly #shutdown = openController();
   readonly #streams = new Set<Promise<void>>();
 
   private constructor(parts: WorkerParts, store: ShardStore) {
@@ -172,7 +172,7 @@ export class WorkerServer implements AsyncDisposable {
   }
 }
 
-type Handler = (request: Uint8Array, signal: AbortSignal) => Uint8Array | Promise<Uint8Array>;
+type Handler = (request: Uint8Array, signal: Signal) => Uint8Array | Promise<Uint8Array>;
 
 function handlersOf(entries: readonly (readonly [MethodPath, Handler])[]): ServiceHandlers['unary'] {
   return new Map(entries.map(([path, handler]) => [path, async (request, { signal }) => handler(request, signal)]));

@@ -3,7 +3,7 @@
  *
  * Invariant: a request is decoded only when it is small, the data of Put aside, and acts only when all of it is valid.
  */
-import { KofnError, throwIfAborted } from '@kofn/core';
+import { KofnError, type Signal, throwIfAborted } from '@kofn/core';
 import {
   checkOwner,
   codecs,
@@ -99,7 +99,7 @@ async function removeAll(
   store: ShardStore,
   names: readonly string[],
   owner: Owner | undefined,
-  signal: AbortSignal,
+  signal: Signal,
 ): Promise<string[]> {
   const removed: string[] = [];
   const errors: unknown[] = [];

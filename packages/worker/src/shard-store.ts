@@ -12,7 +12,7 @@
  * 6. A put or claim whose caller is gone by its end claims nothing new: whoever gave up the owner's claims meanwhile would
  *    not know of it.
  */
-import { abortReason, KofnError, systemClock, throwIfAborted, type Clock } from '@kofn/core';
+import { abortReason, type Clock, KofnError, type Signal, systemClock, throwIfAborted } from '@kofn/core';
 import { shardHash, type Owner } from '@kofn/wire';
 import { Alarm } from './alarm.js';
 import { BLOB_FILES, type BlobStore, type StoredBlob } from './blob-store.js';
@@ -117,7 +117,7 @@ export class ShardStore implements AsyncDisposable {
   async put(
     shard: StoredBlob,
     chunks: AsyncIterable<Uint8Array>,
-    { owner = NOBODY, signal }: { owner?: Owner | undefined; signal?: AbortSignal | undefined } = {},
+    { owner = NOBODY, signal }: { owner?: Owner | undefined; signal?: Signal | undefined } = {},
   ): Promise<{ present: boolean }> {
     checkHeader(shard);
     if (await this.claim(shard.name, owner, signal)) return { present: true };
@@ -170,7 +170,7 @@ export class ShardStore implements AsyncDisposable {
    * Claims the shard for `owner`, or renews its lease. False when it is not held. Throws RESOURCE_EXHAUSTED (disk or
    * owners), STORAGE, or the signal's reason; then the claims are as they were.
    */
-  claim(name: string, owner: Owner, signal?: AbortSignal): Promise<boolean> {
+  claim(name: string, owner: Owner, signal?: Signal): Promise<boolean> {
     return this.#enter(name, owner, signal);
   }
 
@@ -228,12 +228,7 @@ export class ShardStore implements AsyncDisposable {
   }
 
   /** Claims the shard in its turn, after `add` has added it with that claim when it is not held. Whether it was held. */
-  async #enter(
-    name: string,
-    owner: Owner,
-    signal: AbortSignal | undefined,
-    add?: () => Promise<void>,
-  ): Promise<boolean> {
+  async #enter(name: string, owner: Owner, signal: Signal | undefined, add?: () => Promise<void>): Promise<boolean> {
     let isGone = false;
     try {
       return await this.#changes.run(name, async () => {

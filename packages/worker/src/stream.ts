@@ -9,14 +9,14 @@
  * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, what comes
  *    meanwhile is refused, then the stream ends.
  */
-import { abortable, KofnError, openScope, throwIfAborted, type Scope } from '@kofn/core';
+import { abortable, KofnError, openScope, type Scope, type Signal, throwIfAborted } from '@kofn/core';
 import { checksum, codecs, type InferRequestMessage, type ServerDuplex } from '@kofn/wire';
 import { inferResponse, type InferenceParts } from './inference.js';
 
 /** A peer that does not read its replies is not read from beyond this many. */
 const MAX_UNSENT_REPLIES = 256;
 
-export async function serveStream(stream: ServerDuplex, parts: InferenceParts, shutdown: AbortSignal): Promise<void> {
+export async function serveStream(stream: ServerDuplex, parts: InferenceParts, shutdown: Signal): Promise<void> {
   const requests = new StreamRequests(stream, parts);
   const messages = stream.messages[Symbol.asyncIterator]();
   using stop = openScope(parts.clock, { parent: stream.signal });
