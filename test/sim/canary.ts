@@ -112,13 +112,13 @@ export const CANARIES: readonly Canary[] = [
     name: 'does not look at the checksum of a reply',
     firstSeed: 700,
     found: /wrong answer/,
-    apply: () => patch(checksum, 'replyFits', () => () => true),
+    apply: () => patch(checksum, 'fits', fits => (frame, start) => start !== undefined || fits(frame)),
   },
   {
     name: 'runs a damaged request',
     firstSeed: 220,
     found: /wrong answer/,
-    apply: () => patch(checksum, 'requestFits', () => () => true),
+    apply: () => patch(checksum, 'fits', fits => (frame, start) => start === undefined || fits(frame, start)),
   },
   {
     name: 'ignores the deadline',
@@ -214,7 +214,7 @@ function onReplies(
   for (const connection of connections) {
     const infer = connection.infer.bind(connection);
     connection.infer = async (model, inputs, call) => {
-      const rows = inputs['x']!.shape[0]!;
+      const rows = inputs.inputs['x']!.shape[0]!;
       const reply = await infer(model, inputs, call);
       const outputs: Tensors = Object.fromEntries(
         Object.entries(reply.outputs).map(([name, value]) => [name, change(model, name, value, rows)]),

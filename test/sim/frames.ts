@@ -1,7 +1,12 @@
 /** Frames of an inference stream: what the trace says of them, and what a fault makes of them. */
 import type { Rng } from '@kofn/core';
-import { codecs } from '@kofn/wire';
+import { codecs, type MessageParts } from '@kofn/wire';
 import type { Direction } from './link.js';
+
+/** A copy, as on a wire: nobody sees what a sender does to its buffers afterwards. */
+export function whole(message: Uint8Array | MessageParts): Uint8Array {
+  return message instanceof Uint8Array ? message : Buffer.concat(message);
+}
 
 export interface FrameInfo {
   readonly id: string;

@@ -6,8 +6,8 @@
  * 2. After the client's end is over nothing more reaches it, and the handler's signal aborts when word of it has come.
  */
 import { abortable, KofnError, openController, type Signal, throwIfAborted } from '@kofn/core';
-import type { CallContext, MethodPath, ServiceHandlers } from '@kofn/wire';
-import { corrupted, isCancel, truncated } from './frames.js';
+import type { CallContext, MessageParts, MethodPath, ServiceHandlers } from '@kofn/wire';
+import { corrupted, isCancel, truncated, whole } from './frames.js';
 import type { Direction, Flow, Link } from './link.js';
 
 /** A process at the other end, as a channel needs it. */
@@ -144,7 +144,8 @@ export class Call {
     const duplex = handlers.duplex.get(method);
     if (duplex === undefined) throw new KofnError('PROTOCOL', `there is no method ${method}`);
     let unanswered = 0;
-    const send = (bytes: Uint8Array) => {
+    const send = (given: Uint8Array | MessageParts) => {
+      const bytes = whole(given);
       throwIfAborted(context.signal);
       unanswered--;
       this.#spoiled('back', bytes, (frame, mayOvertake) => this.#back({ kind: 'message', bytes: frame }, mayOvertake));

@@ -18,7 +18,7 @@ import {
   type DuplexEvents,
   type MethodPath,
 } from '@kofn/wire';
-import { describeFrame, type FrameInfo } from './frames.js';
+import { describeFrame, whole, type FrameInfo } from './frames.js';
 import type { Direction, Flow, Link } from './link.js';
 import { Call, Connection, type Event, type Peer } from './sim-call.js';
 
@@ -160,7 +160,8 @@ export class SimChannel implements Channel {
     }, close);
     return {
       // eslint-disable-next-line @typescript-eslint/require-await -- what it throws is a rejection
-      send: async message => {
+      send: async given => {
+        const message = whole(given);
         this.#checkSize(message);
         if (ended !== undefined) throw ended;
         onCall(open => {

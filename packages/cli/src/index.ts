@@ -27,6 +27,7 @@ export type {
   Plan,
   RunOptions,
   RunReport,
+  Spans,
   RunResult,
   ShapedArray,
   UpdateOptions,

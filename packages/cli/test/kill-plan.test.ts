@@ -10,11 +10,24 @@ import { KillPlan } from '../src/kill-plan.js';
 /** A report of two layers; `answered` are the workers that answered in the first. */
 function report(answered: readonly number[]): RunReport {
   const arrivals = (workers: readonly number[]) => workers.map(worker => ({ block: worker, worker, ms: 1 }));
-  const layer = { code: 'sum', k: 1, r: 1, ms: 1, erasures: [], decodeSet: [], computedHere: [], resent: [] } as const;
+  const [serialise, send, queue, engine, worker, receive, verify, decode, local] = [0, 0, 0, 1, 0, 0, 0, 0, 0];
+  const spans = { serialise, send, queue, engine, worker, receive, verify, decode, local };
+  const layer = {
+    code: 'sum',
+    k: 1,
+    r: 1,
+    ms: 1,
+    spans,
+    erasures: [],
+    decodeSet: [],
+    computedHere: [],
+    resent: [],
+  } as const;
   const rest = { recovered: { lost: [], late: [] }, errorGain: 1, bytesSent: 0, bytesReceived: 0 };
   return {
     request: 3,
     ms: 12,
+    spans,
     layers: [
       { ...layer, ...rest, name: 'first', arrivals: arrivals(answered) },
       { ...layer, ...rest, name: 'second', arrivals: arrivals([0, 1]) },

@@ -9,18 +9,8 @@
  *    UNAVAILABLE. What a worker took before it drains, it answers.
  * 3. After dispose nothing of this worker is pending, and no timer is left.
  */
-import {
-  abortReason,
-  type Clock,
-  KofnError,
-  openScope,
-  type Rng,
-  type Scope,
-  type Signal,
-  sleep,
-  type Tensors,
-} from '@kofn/core';
-import { WorkerClient, type Channel, type WorkerInventory } from '@kofn/wire';
+import { abortReason, type Clock, KofnError, openScope, type Rng, type Scope, type Signal, sleep } from '@kofn/core';
+import { WorkerClient, type Channel, type EncodedInputs, type InferReply, type WorkerInventory } from '@kofn/wire';
 import type { WorkerState } from './fleet.js';
 
 export interface InferCall {
@@ -30,11 +20,6 @@ export interface InferCall {
   readonly bytes: number;
   /** The frame has been handed to the operating system; its size. */
   readonly onWritten?: ((bytes: number) => void) | undefined;
-}
-
-export interface InferResult {
-  readonly outputs: Tensors;
-  readonly bytesReceived: number;
 }
 
 /** Makes the channel to a worker: gRPC, or a simulator's. */
@@ -176,7 +161,7 @@ export class Connection implements AsyncDisposable {
    * Runs shard `name` there. Throws UNAVAILABLE when the worker cannot take it or is lost, RESOURCE_EXHAUSTED when it
    * `isFull`, else what it answered.
    */
-  async infer(name: string, inputs: Tensors, { signal, bytes, ...call }: InferCall): Promise<InferResult> {
+  async infer(name: string, inputs: EncodedInputs, { signal, bytes, ...call }: InferCall): Promise<InferReply> {
     if (!this.takesCalls) throw this.#unavailable();
     return this.#onLink(bytes, signal, client => client.infer({ model: name, inputs, ...call }, { signal, ...call }));
   }

@@ -34,7 +34,8 @@ import { planLayers, type Planning } from './planner.js';
 import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
 import { LocalBlocks, Resends } from './recover.js';
 import type { LayerReport } from './report.js';
-import { runSteps, type DeployedStep } from './run.js';
+import { runSteps, type DeployedStep, type StepsResult } from './run.js';
+import { localSpans } from './spans.js';
 
 /** A worker that is silent for so long keeps its claims until their leases end. */
 const CLAIM_DEADLINE_MS = 5_000;
@@ -82,7 +83,7 @@ export class Deployment {
   }
 
   /** One request. Throws INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), else as run.ts. */
-  async run(inputs: Tensors, context: RequestContext): Promise<{ outputs: Tensors; layers: LayerReport[] }> {
+  async run(inputs: Tensors, context: RequestContext): Promise<StepsResult> {
     const { model } = this;
     const fed = model.overridable.filter(({ name }) => inputs[name] !== undefined);
     checkInputs([...model.inputs, ...fed], inputs);
@@ -100,9 +101,9 @@ export class Deployment {
         scope[Symbol.dispose]();
       });
     this.#running.set(scope, ended);
-    const { outputs, layers } = await running;
+    const result = await running;
     const position = ({ name }: LayerReport) => this.#order.get(name)!;
-    return { outputs, layers: layers.sort((a, b) => position(a) - position(b)) };
+    return { ...result, layers: result.layers.sort((a, b) => position(a) - position(b)) };
   }
 
   /** Claims the shards on `at` for another lease. A worker that cannot be reached keeps them until its lease ends. */
@@ -144,8 +145,10 @@ export class Deployment {
   }
 
   /** With other weights than those that are coded: here, and nothing of it on workers. */
-  async #runWhole(inputs: Tensors, names: readonly string[]): Promise<{ outputs: Tensors; layers: LayerReport[] }> {
+  async #runWhole(inputs: Tensors, names: readonly string[]): Promise<StepsResult> {
     const { model } = this;
+    const { clock } = this.#cluster;
+    const start = clock.now();
     const overridable = model.overridable.map(({ name }) => name);
     const { engine, engineThreads } = this.#cluster;
     this.#whole ??= openLocally(engine, wholeModel(model, overridable), engineThreads);
@@ -153,7 +156,8 @@ export class Deployment {
     const initial = overridable.filter(name => inputs[name] === undefined);
     const constants = initial.map(name => [name, constantValue(model, model.constants.get(name)!)] as const);
     const outputs = await session.run({ ...inputs, ...Object.fromEntries(constants) });
-    return { outputs: Object.fromEntries(names.map(name => [name, outputs[name]!])), layers: [] };
+    const wanted = Object.fromEntries(names.map(name => [name, outputs[name]!]));
+    return { outputs: wanted, layers: [], spans: localSpans(clock.now() - start) };
   }
 }
 

@@ -26,6 +26,7 @@ import {
   type Tensors,
 } from '@kofn/core';
 import type { Code, DecodePlans, Quorum } from '@kofn/encoder';
+import { EncodedInputs } from '@kofn/wire';
 import pAny from 'p-any';
 import pSome from 'p-some';
 import type { Connection } from './connection.js';
@@ -33,6 +34,7 @@ import { GroupOutputs, type DeployedLayer } from './group-outputs.js';
 import type { DispatchHooks, OnLoss } from './options.js';
 import { substitute, type LocalBlocks, type Resends } from './recover.js';
 import type { Arrival, Erasure, LayerReport } from './report.js';
+import { localSpans, spansOf, type CallTimes } from './spans.js';
 
 /** Layers that share their input, and therefore their shards. */
 export interface DeployedGroup {
@@ -89,6 +91,10 @@ class GroupCall {
   readonly #pending = new Map<number, Promise<void>>();
   /** Blocks that another worker was asked for. */
   readonly #resent = new Set<number>();
+  /** What all workers are sent alike, encoded when the first is. */
+  #encoded: EncodedInputs | undefined;
+  /** The call that completed the decode set. */
+  #last: CallTimes | undefined;
   #bytesSent = 0;
   #bytesReceived = 0;
 
@@ -137,11 +143,15 @@ class GroupCall {
     const { code } = this.#group;
     const failed = new Set(this.#erasures.map(erasure => erasure.block));
     const outputs = this.#outputs.finish();
+    const end = this.#context.clock.now();
+    const ms = end - this.#start;
+    const isOurs = computedHere.length > 0 || this.#last === undefined;
     const shared = {
       code: code.name,
       k: code.k,
       r: code.r,
-      ms: this.#context.clock.now() - this.#start,
+      ms,
+      spans: isOurs ? localSpans(ms) : spansOf(this.#last!, this.#start, end),
       arrivals: [...this.#arrivals],
       erasures: [...this.#erasures],
       computedHere,
@@ -210,21 +220,30 @@ class GroupCall {
     try {
       if (lacks) await abortable(this.#group.resends.give(connection, block), signal);
       if (connection.takesCalls && !connection.isFull) hooks.beforeSend?.(told);
-      const reply = await connection.infer(
-        name,
-        { x: this.#outputs.input },
-        {
-          signal,
-          bytes: this.#outputs.bytes,
-          timeoutMs: Math.max(1, deadlineAt - clock.now()),
-          onWritten: bytes => {
-            this.#bytesSent += bytes;
-            hooks.afterWrite?.(told);
-          },
+      this.#encoded ??= new EncodedInputs({ x: this.#outputs.input });
+      let writtenAt: number | undefined;
+      const sending = connection.infer(name, this.#encoded, {
+        signal,
+        bytes: this.#outputs.bytes,
+        timeoutMs: Math.max(1, deadlineAt - clock.now()),
+        onWritten: bytes => {
+          writtenAt = clock.now();
+          this.#bytesSent += bytes;
+          hooks.afterWrite?.(told);
         },
-      );
+      });
+      const sentAt = clock.now();
+      const reply = await sending;
+      const repliedAt = clock.now();
       this.#bytesReceived += reply.bytesReceived;
-      this.#arrive(block, worker, this.#outputs.verified(reply.outputs));
+      const values = this.#outputs.verified(reply.outputs);
+      this.#arrive(block, worker, values, {
+        sentAt,
+        writtenAt,
+        repliedAt,
+        verifiedAt: clock.now(),
+        worker: reply.times,
+      });
     } catch (error) {
       const { code, message } = KofnError.from(error);
       if (WRONG_REPLIES.includes(code)) connection.mark(message);
@@ -234,10 +253,11 @@ class GroupCall {
     }
   }
 
-  #arrive(block: number, worker: number, values: readonly Float32Array[]): void {
+  #arrive(block: number, worker: number, values: readonly Float32Array[], times: CallTimes): void {
     if (this.#isHolding && block >= this.#group.code.k) this.#held.push({ block, values });
     else if (!this.#outputs.accept(block, values)) return;
-    this.#arrivals.push({ block, worker, ms: this.#context.clock.now() - this.#start });
+    this.#last = times;
+    this.#arrivals.push({ block, worker, ms: times.verifiedAt - this.#start });
   }
 
   /** Waits until every quorum of the code is met; rejects with an AggregateError as soon as one cannot be. */

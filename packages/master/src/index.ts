@@ -26,5 +26,6 @@ export type {
 } from './options.js';
 export { ASSUMED_SPEEDS, type Costs, type LayerPlan, type Plan, type Speeds } from './plan.js';
 export type { Arrival, Erasure, LayerReport, RunReport } from './report.js';
+export type { Spans } from './spans.js';
 export type { Fleet, WorkerView } from './fleet.js';
 export { checkInputs, zeroInputs } from './inputs.js';

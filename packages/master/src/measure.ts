@@ -5,7 +5,7 @@
 import { type Clock, float32, isKofnError, type Shape, type Signal } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
 import { imageOfFiles, layerModel, shardInput, shardModel, type LinearLayer } from '@kofn/graph';
-import { shardName } from '@kofn/wire';
+import { EncodedInputs, shardName } from '@kofn/wire';
 import type { Cluster } from './cluster.js';
 import type { Connection } from './connection.js';
 import { openLocally } from './local-session.js';
@@ -50,7 +50,7 @@ export async function measureSpeeds(
     const bytes = files.model.byteLength + files.weights.byteLength;
     await connection.ask(client => client.put({ name, ...files }, { signal, owner }), { signal, bytes });
     try {
-      const inputs = { x: zeros(CALIBRATION_INPUT) };
+      const inputs = new EncodedInputs({ x: zeros(CALIBRATION_INPUT) });
       const call = { signal, bytes: 2 * 4 * CALIBRATION_FLOATS };
       const callMs = await medianMs(cluster.clock, () => connection.infer(name, inputs, call));
       const transferMs = (2 * 4 * CALIBRATION_FLOATS * 8) / (link.megabitsPerSecond * 1000);
@@ -87,10 +87,10 @@ async function measureLink(
 ): Promise<{ roundTripMs: number; megabitsPerSecond: number }> {
   const roundTripMs = await medianMs(clock, () => connection.ask(client => client.live({ signal }), { signal }));
   // A request for a shard that nobody has is refused once it is read whole: the time of the upload and nothing else.
-  const x = float32([RATE_PROBE_FLOATS], new Float32Array(RATE_PROBE_FLOATS));
+  const probe = new EncodedInputs({ x: float32([RATE_PROBE_FLOATS], new Float32Array(RATE_PROBE_FLOATS)) });
   const uploadMs = await medianMs(clock, async () => {
     try {
-      await connection.infer('kofn-rate-probe', { x }, { signal, bytes: x.data.byteLength });
+      await connection.infer('kofn-rate-probe', probe, { signal, bytes: 4 * RATE_PROBE_FLOATS });
     } catch (error) {
       if (!isKofnError(error, 'NOT_FOUND')) throw error;
     }

@@ -4,6 +4,7 @@
  */
 import type { CodeName } from '@kofn/encoder';
 import type { ErrorCode } from '@kofn/core';
+import type { Spans } from './spans.js';
 
 export interface Arrival {
   readonly block: number;
@@ -27,6 +28,8 @@ export interface LayerReport {
   readonly r: number;
   /** From dispatch to the decoded output. */
   readonly ms: number;
+  /** Where that time went. */
+  readonly spans: Spans;
   /** Replies up to the one that completed the decode set, in order of arrival. */
   readonly arrivals: readonly Arrival[];
   readonly erasures: readonly Erasure[];
@@ -52,6 +55,8 @@ export interface RunReport {
   /** Number of this request within its model, from 0. */
   readonly request: number;
   readonly ms: number;
+  /** Where that time went, along the critical path. */
+  readonly spans: Spans;
   /** Coded layers in the model's order. */
   readonly layers: readonly LayerReport[];
 }

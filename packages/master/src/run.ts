@@ -11,6 +11,7 @@ import { abortable, KofnError, openScope, type Signal, type Tensor, type Tensors
 import type { Session } from '@kofn/engine';
 import { dispatch, type DeployedGroup, type RequestContext } from './dispatch.js';
 import type { LayerReport } from './report.js';
+import { alongCriticalPath, localSpans, type Spans, type StepTimes } from './spans.js';
 
 export type DeployedStep =
   | {
@@ -27,29 +28,41 @@ export type DeployedStep =
       readonly group: DeployedGroup;
     };
 
+export interface StepsResult {
+  readonly outputs: Tensors;
+  readonly layers: LayerReport[];
+  readonly spans: Spans;
+}
+
 /** Runs `steps` in the order of their data. `outputs` are the values to return. */
 export async function runSteps(
   steps: readonly DeployedStep[],
   inputs: Tensors,
   outputs: readonly string[],
   context: RequestContext,
-): Promise<{ outputs: Tensors; layers: LayerReport[] }> {
+): Promise<StepsResult> {
   using scope = openScope(context.clock, { parent: context.signal });
   const values = new Values(steps, outputs);
   for (const [name, value] of Object.entries(inputs)) values.put(name, value, 'caller');
   const reports = new Map<DeployedStep, readonly LayerReport[]>();
+  const times: StepTimes[] = [];
 
   const runStep = async (step: DeployedStep): Promise<void> => {
     if (step.kind === 'segment') {
       const feeds = await values.read(step.inputs, scope.signal);
+      const start = context.clock.now();
       const transfer = step.inputs.every(name => values.isMovable(name));
       const produced = await abortable(step.session.run(feeds, { transfer }), scope.signal);
       values.release(step.inputs);
+      const endedAt = context.clock.now();
+      times.push({ inputs: step.inputs, outputs: step.outputs, endedAt, spans: localSpans(endedAt - start) });
       for (const name of step.outputs) values.put(name, produced[name]!, 'request');
     } else {
       const { [step.input]: input } = await values.read([step.input], scope.signal);
       const layers = await dispatch(step.group, input!, { ...context, signal: scope.signal });
       values.release([step.input]);
+      const endedAt = context.clock.now();
+      times.push({ inputs: [step.input], outputs: step.outputs, endedAt, spans: layers[0]!.report.spans });
       step.outputs.forEach((name, i) => values.put(name, layers[i]!.output, 'request'));
       reports.set(
         step,
@@ -76,6 +89,7 @@ export async function runSteps(
   return {
     outputs: await values.read(outputs, scope.signal),
     layers: steps.flatMap(step => reports.get(step) ?? []),
+    spans: alongCriticalPath(times, outputs),
   };
 }
 

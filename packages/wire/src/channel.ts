@@ -14,6 +14,9 @@ import type { KofnError, Signal } from '@kofn/core';
 /** Full gRPC path: `/package.Service/Method`. */
 export type MethodPath = `/${string}/${string}`;
 
+/** One message, in parts that follow each other: many messages may share a part without a copy for each. */
+export type MessageParts = readonly Uint8Array[];
+
 export interface CallOptions {
   readonly signal?: Signal | undefined;
   readonly deadlineMs?: number | undefined;
@@ -22,7 +25,7 @@ export interface CallOptions {
 /** The client's end of a bidirectional stream. */
 export interface DuplexCall {
   /** Hands one message to the transport; resolves once it is written out, rejects when the stream has ended. */
-  send(message: Uint8Array): Promise<void>;
+  send(message: Uint8Array | MessageParts): Promise<void>;
   /** Half-closes: no more messages from this end. */
   end(): void;
   /** Ends the stream now, in both directions. */
@@ -57,7 +60,7 @@ export interface CallContext {
 /** The server's end of a bidirectional stream: `send` resolves when the transport can take more. */
 export interface ServerDuplex extends CallContext {
   readonly messages: AsyncIterable<Uint8Array>;
-  send(message: Uint8Array): Promise<void>;
+  send(message: Uint8Array | MessageParts): Promise<void>;
 }
 
 /** A server's side of a protocol: one handler a method. A KofnError that a handler throws reaches the caller as such. */

@@ -1,96 +1,45 @@
 /**
- * The end-to-end checksum of an inference between kofn peers, extension `kofn.checksum`: the parameter `kofn_crc32` of a
- * request and of its reply. infer-stream.ts is the master's side of it, the worker's inference.ts and stream.ts the other.
- *
- * It is CRC-32 (that of zlib) over the UTF-8 of one line of JSON without spaces, then over each of the raw contents:
- *
- *   request  [model_name, model_version, id, parameters, inputs, raw sizes, names of the outputs asked for]
- *   reply    [model_name, model_version, id, parameters, outputs, raw sizes], begun from the checksum of the request
- *
- * Parameters, without the checksum itself, are [name, kind, value as text] in the order of their names; tensors are [name,
- * datatype, sizes as text].
+ * The end-to-end checksum of an inference between kofn peers, extension `kofn.checksum`: the last SEAL_BYTES of a frame are the
+ * parameter `kofn_crc32`, eight hexadecimal digits: the CRC-32 (that of zlib) of every byte before it, in a reply begun from the
+ * checksum of its request. frames.ts writes such frames, infer-stream.ts is the master's side, the worker's stream.ts the other.
  *
  * Invariants
- * 1. What a message means is covered: what changes it changes the checksum. Typed contents are not, and do not go with one.
+ * 1. Every byte of a frame is covered, or is the checksum.
  * 2. A reply fits no other request than its own.
- * 3. Raw contents are read once and never copied.
+ * 3. A frame is a message as any other: a peer that does not know the checksum reads a parameter more.
  */
 import { crc32 } from 'node:zlib';
-import type { InferParameter, InferRequestMessage, InferResponseMessage, TensorMessage } from './protos.js';
 
-const PARAMETER = 'kofn_crc32';
-const KINDS = ['bool_param', 'int64_param', 'string_param', 'double_param', 'uint64_param'] as const;
-
-type Request = Partial<InferRequestMessage>;
-type Reply = Partial<InferResponseMessage>;
-type ParameterMap = Record<string, InferParameter>;
+/** Field 4 of a request and of a reply, `parameters`: an entry with the key and a `string_param` of eight bytes. */
+const FIELD = Buffer.from([0x22, 24, 0x0a, 10, ...Buffer.from('kofn_crc32'), 0x12, 10, 0x1a, 8]);
+const DIGITS = 8;
+export const SEAL_BYTES = FIELD.byteLength + DIGITS;
 
 export const checksum = {
-  /** Adds its checksum to a request, and returns it. */
-  sealRequest(request: Request): { request: Request; crc: number } {
-    const crc = crcOfRequest(request);
-    return { request: { ...request, parameters: withCrc(request.parameters, crc) }, crc };
+  /** Of `bytes`, begun from `start`. */
+  of(bytes: Uint8Array, start = 0): number {
+    // Of no bytes at no address zlib says 0, whatever it began from.
+    return bytes.byteLength === 0 ? start : crc32(bytes, start);
   },
 
-  /** Adds its checksum to the reply to a request with the checksum `requestCrc`. */
-  sealReply(reply: Reply, requestCrc: number): Reply {
-    return { ...reply, parameters: withCrc(reply.parameters, crcOfReply(reply, requestCrc)) };
+  /** The end of a frame whose other bytes have the checksum `crc`. */
+  seal(crc: number): Uint8Array {
+    return Buffer.concat([FIELD, Buffer.from(crc.toString(16).padStart(DIGITS, '0'), 'latin1')]);
   },
 
-  /** The checksum that a message carries: undefined when it has none, NaN when what stands there is no checksum. */
-  of({ parameters = {} }: Request | Reply): number | undefined {
-    const parameter = parameters[PARAMETER];
-    return parameter === undefined ? undefined : Number(parameter.int64_param ?? NaN);
+  /** The checksum that a frame ends in: undefined when it has none, NaN when what stands there is no checksum. */
+  in(frame: Uint8Array): number | undefined {
+    const at = frame.byteLength - SEAL_BYTES;
+    if (at < 0) return undefined;
+    const end = Buffer.from(frame.buffer, frame.byteOffset + at, SEAL_BYTES);
+    if (end.compare(FIELD, 0, FIELD.byteLength, 0, FIELD.byteLength) !== 0) return undefined;
+    const digits = end.toString('latin1', FIELD.byteLength);
+    return /^[0-9a-f]{8}$/.test(digits) ? Number.parseInt(digits, 16) : NaN;
   },
 
-  /** Whether a request is as it was sent, as far as it says: one without a checksum always is. */
-  requestFits(request: Request): boolean {
-    const crc = checksum.of(request);
-    return crc === undefined || (isRaw(request.inputs) && crc === crcOfRequest(request));
-  },
-
-  /** Whether a reply is as it was sent, and to the request with the checksum `requestCrc`. */
-  replyFits(reply: Reply, requestCrc: number): boolean {
-    return isRaw(reply.outputs) && checksum.of(reply) === crcOfReply(reply, requestCrc);
+  /** Whether a frame is as it was sent: it ends in the checksum of its other bytes, begun from `start`. */
+  fits(frame: Uint8Array, start = 0): boolean {
+    const crc = checksum.in(frame);
+    return crc !== undefined && crc === checksum.of(frame.subarray(0, frame.byteLength - SEAL_BYTES), start);
   },
 };
-
-function crcOfRequest({ inputs = [], outputs = [], raw_input_contents: raw = [], ...request }: Request): number {
-  const line = [...headOf(request), inputs.map(lineOf), sizesOf(raw), outputs.map(({ name }) => name)];
-  return crcOf(line, raw, 0);
-}
-
-function crcOfReply({ outputs = [], raw_output_contents: raw = [], ...reply }: Reply, requestCrc: number): number {
-  return crcOf([...headOf(reply), outputs.map(lineOf), sizesOf(raw)], raw, requestCrc);
-}
-
-function crcOf(line: readonly unknown[], raw: readonly Uint8Array[], start: number): number {
-  // Of no bytes at no address zlib says 0, whatever it began from.
-  const add = (crc: number, bytes: Uint8Array) => (bytes.byteLength === 0 ? crc : crc32(bytes, crc));
-  return raw.reduce(add, crc32(JSON.stringify(line), start));
-}
-
-function headOf({ model_name: name = '', model_version: version = '', id = '', parameters = {} }: Request): unknown[] {
-  const names = Object.keys(parameters).filter(key => key !== PARAMETER);
-  return [name, version, id, names.sort().map(key => [key, ...valueOf(parameters[key]!)])];
-}
-
-function valueOf(parameter: InferParameter): string[] {
-  return KINDS.flatMap(kind => (parameter[kind] === undefined ? [] : [kind, String(parameter[kind])]));
-}
-
-function lineOf({ name, datatype, shape }: TensorMessage): unknown[] {
-  return [name, datatype, shape.map(String)];
-}
-
-function sizesOf(raw: readonly Uint8Array[]): number[] {
-  return raw.map(({ byteLength }) => byteLength);
-}
-
-function isRaw(tensors: readonly TensorMessage[] = []): boolean {
-  return tensors.every(({ contents }) => !contents);
-}
-
-function withCrc(parameters: ParameterMap = {}, crc: number): ParameterMap {
-  return { ...parameters, [PARAMETER]: { int64_param: crc } };
-}

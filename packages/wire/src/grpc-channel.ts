@@ -1,10 +1,17 @@
 /** The client's end of a channel over gRPC (channel.ts is the contract, grpc-server.ts the other end). */
 import { Client, connectivityState, Metadata, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js';
 import { abortable, abortReason, KofnError, openScope, systemClock, throwIfAborted, type Clock } from '@kofn/core';
-import type { CallOptions, Channel, DuplexCall, DuplexEvents, MethodPath } from './channel.js';
+import type { CallOptions, Channel, DuplexCall, DuplexEvents, MessageParts, MethodPath } from './channel.js';
 import { clientSockets, type ClientSockets } from './client-sockets.js';
 import { clientWindow } from './flow-control.js';
-import { asBuffer, checkMessageSize, DEFAULT_MAX_MESSAGE_BYTES, keepalive, messageLimits } from './grpc-options.js';
+import {
+  asBuffer,
+  asMessage,
+  checkMessageSize,
+  DEFAULT_MAX_MESSAGE_BYTES,
+  keepalive,
+  messageLimits,
+} from './grpc-options.js';
 import { fromStatus } from './status.js';
 
 const READY = connectivityState.READY;
@@ -137,7 +144,7 @@ class GrpcChannel implements Channel {
         this.#checkSize(message);
         await new Promise<void>((resolve, reject) => {
           if (ended !== undefined) return reject(ended);
-          call.write(asBuffer(message), (error?: Error | null) => {
+          call.write(asMessage(message), (error?: Error | null) => {
             if (error || ended !== undefined) reject(ended ?? KofnError.from(error, 'UNAVAILABLE', this.address));
             else resolve();
           });
@@ -195,7 +202,7 @@ class GrpcChannel implements Channel {
   }
 
   /** Checked before the transport does, which would end the whole stream for one message. */
-  #checkSize(message: Uint8Array): void {
+  #checkSize(message: Uint8Array | MessageParts): void {
     checkMessageSize(message, this.#maxMessageBytes, `to ${this.address}`);
   }
 

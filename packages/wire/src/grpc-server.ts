@@ -9,9 +9,16 @@ import type * as grpc from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
 import { abortable, type Clock, KofnError, openController, type Signal, systemClock, throwIfAborted } from '@kofn/core';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
-import type { CallContext, MethodPath, ServiceHandlers } from './channel.js';
+import type { CallContext, MessageParts, MethodPath, ServiceHandlers } from './channel.js';
 import { widenServerWindow } from './flow-control.js';
-import { asBuffer, checkMessageSize, DEFAULT_MAX_MESSAGE_BYTES, keepalive, messageLimits } from './grpc-options.js';
+import {
+  asBuffer,
+  asMessage,
+  checkMessageSize,
+  DEFAULT_MAX_MESSAGE_BYTES,
+  keepalive,
+  messageLimits,
+} from './grpc-options.js';
 import { protoDefinition } from './protos.js';
 import { toStatus } from './status.js';
 
@@ -116,9 +123,9 @@ function addHandlers(
   for (const [path, handler] of duplex) {
     add(path, true, true, (call: grpc.ServerDuplexStream<Buffer, Buffer>) => {
       const context = contextOf(call);
-      const send = async (message: Uint8Array) => {
+      const send = async (message: Uint8Array | MessageParts) => {
         checkMessageSize(message, maxMessageBytes, `to ${context.peer}`); // not by the transport: it would end the stream
-        await abortable(new Promise<void>(resolve => call.write(asBuffer(message), () => resolve())), context.signal);
+        await abortable(new Promise<void>(resolve => call.write(asMessage(message), () => resolve())), context.signal);
       };
       handler({ ...context, messages: messagesOf(call, context.signal), send }).then(
         () => call.end(),

@@ -8,6 +8,7 @@ export { shardHash, shardName, type ShardFiles } from './shard-transfer.js';
 export { checksum } from './checksum.js';
 export { checkMessageSize } from './grpc-options.js';
 export { listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
+export { EncodedInputs, readRequest, replyFrame, timesParameters, type WorkerTimes } from './frames.js';
 export { datatypeOf, decodeTensors, encodeTensors } from './infer-codec.js';
 export {
   codecs,
@@ -17,6 +18,7 @@ export {
   type Codec,
   type InferRequestMessage,
   type InferResponseMessage,
+  type StreamResponseMessage,
 } from './protos.js';
 export { DEFAULT_MAX_MESSAGE_BYTES } from './grpc-options.js';
 // The seam below both.
@@ -26,6 +28,7 @@ export type {
   Channel,
   DuplexCall,
   DuplexEvents,
+  MessageParts,
   MethodPath,
   ServerDuplex,
   ServiceHandlers,

@@ -12,12 +12,14 @@
 import { abortable, abortReason, isErrorCode, KofnError, type Signal, type Tensors } from '@kofn/core';
 import type { Channel, DuplexCall } from './channel.js';
 import { checksum } from './checksum.js';
-import { decodeTensors, encodeTensors } from './infer-codec.js';
-import { codecs, METHODS, type InferParameter, type InferRequestMessage } from './protos.js';
+import { cancelFrame, EncodedInputs, readReply, requestFrame, timesIn, type WorkerTimes } from './frames.js';
+import { lengthOf } from './grpc-options.js';
+import { decodeTensors } from './infer-codec.js';
+import { METHODS } from './protos.js';
 
 export interface InferRequest {
   readonly model: string;
-  readonly inputs: Tensors;
+  readonly inputs: Tensors | EncodedInputs;
   /** The other end drops the request when it has not started within this time. */
   readonly timeoutMs?: number | undefined;
 }
@@ -32,6 +34,8 @@ export interface InferReply {
   readonly outputs: Tensors;
   readonly bytesSent: number;
   readonly bytesReceived: number;
+  /** What the worker says of its time; a peer that is not kofn says nothing. */
+  readonly times: WorkerTimes | undefined;
 }
 
 interface Pending {
@@ -99,7 +103,10 @@ export class InferStream {
       if (signal?.aborted) return reject(abortReason(signal));
       if (this.isFull) return reject(this.#fullError());
       const id = String(++this.#requests);
-      const { frame, crc } = this.#encode(requestMessage(id, request));
+      const { model, timeoutMs } = request;
+      const inputs = request.inputs instanceof EncodedInputs ? request.inputs : new EncodedInputs(request.inputs);
+      const { parts, crc } = requestFrame({ model, id, timeoutMs, inputs }, this.#hasChecksums);
+      const bytes = lengthOf(parts);
       const call = this.#open();
       let open = 2; // the frame that leaves, the reply that comes
       const partly = () => {
@@ -120,15 +127,15 @@ export class InferStream {
       };
       signal?.addEventListener('abort', onAbort, { once: true });
       this.#pending.set(id, {
-        bytesSent: frame.byteLength,
+        bytesSent: bytes,
         crc,
         resolve: reply => (over(), resolve(reply)),
         reject: error => (over(), reject(error)),
       });
-      call.send(frame).then(
+      call.send(parts).then(
         () => {
           partly();
-          onWritten?.(frame.byteLength);
+          onWritten?.(bytes);
         },
         (error: unknown) => {
           partly();
@@ -157,17 +164,10 @@ export class InferStream {
     return new KofnError('RESOURCE_EXHAUSTED', text);
   }
 
-  #encode(message: Partial<InferRequestMessage>): { frame: Uint8Array; crc: number | undefined } {
-    if (!this.#hasChecksums) return { frame: codecs.inferRequest.encode(message), crc: undefined };
-    const { request, crc } = checksum.sealRequest(message);
-    return { frame: codecs.inferRequest.encode(request), crc };
-  }
-
   /** The stream may be gone: then so is the request. */
   #cancel(id: string, call: DuplexCall | undefined): void {
     if (!this.#canCancel) return;
-    const { frame } = this.#encode({ id, parameters: { kofn_cancel: { bool_param: true } } });
-    call?.send(frame).catch(() => undefined);
+    call?.send(cancelFrame(id, this.#hasChecksums)).catch(() => undefined);
   }
 
   #closedError(): KofnError {
@@ -192,7 +192,7 @@ export class InferStream {
 
   #onMessage(message: Uint8Array): void {
     try {
-      const { error_message: errorMessage, infer_response: response } = codecs.streamResponse.decode(message);
+      const { error_message: errorMessage, infer_response: response } = readReply(message);
       const id = response?.id ?? '';
       const pending = this.#pending.get(id);
       if (pending === undefined) {
@@ -206,13 +206,14 @@ export class InferStream {
         pending.reject(new KofnError(isErrorCode(code) ? code : 'ENGINE', errorMessage));
         return;
       }
-      if (pending.crc !== undefined && !checksum.replyFits(response ?? {}, pending.crc)) {
+      if (pending.crc !== undefined && !checksum.fits(message, pending.crc)) {
         pending.reject(this.#damaged('a reply of', 'its checksum does not match'));
         return;
       }
       try {
         const outputs = decodeTensors(response?.outputs ?? [], response?.raw_output_contents ?? []);
-        pending.resolve({ outputs, bytesSent: pending.bytesSent, bytesReceived: message.byteLength });
+        const times = timesIn(response?.parameters ?? {});
+        pending.resolve({ outputs, bytesSent: pending.bytesSent, bytesReceived: message.byteLength, times });
       } catch (error) {
         pending.reject(KofnError.from(error, 'PROTOCOL'));
       }
@@ -239,11 +240,4 @@ export class InferStream {
   #wake(): void {
     for (const wake of this.#waiting) wake();
   }
-}
-
-function requestMessage(id: string, { model, inputs, timeoutMs }: InferRequest): Partial<InferRequestMessage> {
-  const { tensors, raw } = encodeTensors(inputs);
-  const parameters: Record<string, InferParameter> =
-    timeoutMs === undefined ? {} : { timeout: { int64_param: Math.max(1, Math.round(timeoutMs * 1000)) } };
-  return { model_name: model, id, parameters, inputs: tensors, raw_input_contents: raw };
 }

@@ -44,7 +44,7 @@ export const METHODS = {
 export const EXTENSIONS = { cancel: 'kofn.cancel', checksum: 'kofn.checksum', shardStore: 'kofn.shard_store' } as const;
 
 /** Version of kofn's own part of the protocol. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 export interface Codec<T> {
   /** Fields that are absent take their defaults. */
@@ -98,6 +98,11 @@ export interface InferResponseMessage {
   raw_output_contents: Uint8Array[];
 }
 
+export interface StreamResponseMessage {
+  error_message: string;
+  infer_response: Partial<InferResponseMessage> | null;
+}
+
 export interface TensorMetadataMessage {
   name: string;
   datatype: string;
@@ -129,9 +134,7 @@ export const codecs = {
   }>('inference.ModelMetadataResponse'),
   inferRequest: codec<InferRequestMessage>('inference.ModelInferRequest'),
   inferResponse: codec<InferResponseMessage>('inference.ModelInferResponse'),
-  streamResponse: codec<{ error_message: string; infer_response: Partial<InferResponseMessage> | null }>(
-    'inference.ModelStreamInferResponse',
-  ),
+  streamResponse: codec<StreamResponseMessage>('inference.ModelStreamInferResponse'),
   repositoryIndexRequest: codec<{ ready: boolean }>('inference.RepositoryIndexRequest'),
   repositoryIndex: codec<{ models: { name: string; version: string; state: string; reason: string }[] }>(
     'inference.RepositoryIndexResponse',

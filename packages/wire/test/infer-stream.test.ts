@@ -3,6 +3,7 @@ import { describe, it } from 'mocha';
 import { float32, KofnError, type Tensor } from '@kofn/core';
 import type { MethodPath, ServerDuplex, ServiceHandlers } from '../src/channel.js';
 import { checksum } from '../src/checksum.js';
+import { replyFrame } from '../src/frames.js';
 import { InferStream } from '../src/infer-stream.js';
 import { codecs, METHODS, type InferRequestMessage, type InferResponseMessage } from '../src/protos.js';
 import { deferred, pair } from './harness.js';
@@ -10,9 +11,11 @@ import { deferred, pair } from './harness.js';
 const x = float32([2], Float32Array.of(1, 2));
 
 /** A server that hands each request of its one stream to `onRequest`. */
-function server(onRequest: (request: InferRequestMessage, stream: ServerDuplex) => Promise<void>): ServiceHandlers {
+function server(
+  onRequest: (request: InferRequestMessage, stream: ServerDuplex, frame: Uint8Array) => Promise<void>,
+): ServiceHandlers {
   const serve = async (stream: ServerDuplex) => {
-    for await (const message of stream.messages) await onRequest(codecs.inferRequest.decode(message), stream);
+    for await (const frame of stream.messages) await onRequest(codecs.inferRequest.decode(frame), stream, frame);
   };
   return {
     unary: new Map(),
@@ -191,29 +194,31 @@ describe('InferStream', () => {
   });
 
   it('takes no reply that is damaged, without a checksum, or to another request; the stream goes on', async () => {
-    type Reply = Partial<InferResponseMessage>;
-    const damages: Record<string, (reply: Reply, crc: number) => Reply> = {
+    const framed = (reply: Partial<InferResponseMessage>, crc?: number) =>
+      Buffer.concat(replyFrame({ infer_response: reply }, crc));
+    const changed = (frame: Buffer, from: Uint8Array, to: Uint8Array) => {
+      frame.set(to, frame.indexOf(from));
+      return frame;
+    };
+    const damages: Record<string, (reply: Partial<InferResponseMessage>, crc: number) => Buffer> = {
       payload: (reply, crc) => {
-        const [bytes] = checksum.sealReply(reply, crc).raw_output_contents!;
-        return {
-          ...checksum.sealReply(reply, crc),
-          raw_output_contents: [bytes!.map((byte, i) => byte ^ (i === 5 ? 1 : 0))],
-        };
+        const [bytes] = reply.raw_output_contents!;
+        return changed(
+          framed(reply, crc),
+          bytes!,
+          bytes!.map((byte, i) => byte ^ (i === 5 ? 1 : 0)),
+        );
       },
-      shape: (reply, crc) => ({
-        ...checksum.sealReply(reply, crc),
-        outputs: [{ name: 'x', datatype: 'FP32', shape: [1, 2] }],
-      }),
-      missing: reply => reply,
-      'to another request': (reply, crc) => checksum.sealReply(reply, (crc ^ 1) >>> 0),
-      none: (reply, crc) => checksum.sealReply(reply, crc),
+      datatype: (reply, crc) => changed(framed(reply, crc), Buffer.from('FP32'), Buffer.from('FP16')),
+      missing: reply => framed(reply),
+      'to another request': (reply, crc) => framed(reply, (crc ^ 1) >>> 0),
+      none: (reply, crc) => framed(reply, crc),
     };
     await using ends = await pair(
-      server((request, stream) => {
-        assert.ok(checksum.of(request) !== undefined && checksum.requestFits(request));
+      server((request, stream, frame) => {
+        assert.ok(checksum.fits(frame));
         const { id, inputs, raw_input_contents: raw, model_name: model } = request;
-        const reply = damages[model]!({ id, outputs: inputs, raw_output_contents: raw }, checksum.of(request)!);
-        return stream.send(codecs.streamResponse.encode({ error_message: '', infer_response: reply }));
+        return stream.send(damages[model]!({ id, outputs: inputs, raw_output_contents: raw }, checksum.in(frame)!));
       }),
     );
     const stream = new InferStream(ends.channel, { canCancel: true, hasChecksums: true });
@@ -233,8 +238,8 @@ describe('InferStream', () => {
     const checksums: boolean[] = [];
     const cancelled = deferred();
     await using ends = await pair(
-      server((request, stream) => {
-        checksums.push(checksum.of(request) !== undefined && checksum.requestFits(request));
+      server((request, stream, frame) => {
+        checksums.push(checksum.fits(frame));
         if (request.parameters['kofn_cancel']) cancelled.resolve();
         return request.model_name === 'stock' ? echo(request, stream) : Promise.resolve();
       }),

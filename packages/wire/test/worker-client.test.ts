@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
 import type { ServiceHandlers } from '../src/channel.js';
 import type { Owner } from '../src/owner.js';
-import { codecs, EXTENSIONS, METHODS } from '../src/protos.js';
+import { codecs, PROTOCOL_VERSION, EXTENSIONS, METHODS } from '../src/protos.js';
 import { shardName } from '../src/shard-transfer.js';
 import { WorkerClient } from '../src/worker-client.js';
 import { handlers, pair } from './harness.js';
@@ -12,7 +12,7 @@ const [model, weights] = [Buffer.from('model'), Buffer.from('weights')];
 const shard = { name: shardName(model, weights), model, weights };
 
 /** A server that is a kofn worker by what it says, and a client of it; `got` has the requests, decoded. */
-async function peer(protocolVersion = 2) {
+async function peer(protocolVersion = PROTOCOL_VERSION) {
   const got: unknown[] = [];
   const metadata = { name: 'w', version: '1', extensions: [EXTENSIONS.shardStore] };
   const services: ServiceHandlers = {
@@ -87,7 +87,7 @@ describe('WorkerClient and owners', () => {
 
   it('refuses a worker of before owners', async () => {
     await using t = await peer(1);
-    await assert.rejects(t.client.inventory(), { code: 'PROTOCOL', message: /speaks version 1 .*speaks 2/ });
+    await assert.rejects(t.client.inventory(), { code: 'PROTOCOL', message: /speaks version 1 .*speaks 3/ });
   });
 
   it('refuses an owner that is none before it sends anything', async () => {

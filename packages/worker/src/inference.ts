@@ -1,18 +1,6 @@
-/**
- * One ModelInfer request to its response message; the unary call and the stream share it.
- *
- * Invariants
- * 1. A request that does not fit the checksum it carries is refused before anything else of it is believed.
- * 2. The reply to a request with a checksum carries its own, begun from that one.
- */
+/** One ModelInfer request to its response message; the unary call and the stream share it. */
 import { type Clock, KofnError, type Signal, type Tensors } from '@kofn/core';
-import {
-  checksum,
-  decodeTensors,
-  encodeTensors,
-  type InferRequestMessage,
-  type InferResponseMessage,
-} from '@kofn/wire';
+import { decodeTensors, encodeTensors, type InferRequestMessage, type InferResponseMessage } from '@kofn/wire';
 import type { Executor } from './executor.js';
 import type { RequestQueue } from './queue.js';
 import type { ShardStore } from './shard-store.js';
@@ -27,30 +15,39 @@ export interface InferenceParts {
   readonly store: ShardStore;
 }
 
+export interface Inference {
+  readonly response: Partial<InferResponseMessage>;
+  /** How long it waited for its turn, and ran. */
+  readonly queueMs: number;
+  readonly engineMs: number;
+}
+
 /**
- * Throws DATA_LOSS (damaged on its way), NOT_FOUND (no such shard or version), PROTOCOL (malformed tensors),
- * INVALID_ARGUMENT (timeout, or an output that the model lacks), what the queue throws (RESOURCE_EXHAUSTED,
- * DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE), and what the executor throws.
+ * Throws NOT_FOUND (no such shard or version), PROTOCOL (malformed tensors), INVALID_ARGUMENT (timeout, or an output that the
+ * model lacks), what the queue throws (RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE), and what the executor
+ * throws.
  */
-export async function inferResponse(
+export async function infer(
   request: InferRequestMessage,
-  { queue, executor, store }: InferenceParts,
+  { clock, queue, executor, store }: InferenceParts,
   signal: Signal,
-): Promise<Partial<InferResponseMessage>> {
+): Promise<Inference> {
   const { model_name: name, id } = request;
-  if (!checksum.requestFits(request)) {
-    const why = 'its checksum does not match); check the link to this worker and the memory of both machines';
-    throw new KofnError('DATA_LOSS', `the request was damaged on its way (${why}`);
-  }
-  const crc = checksum.of(request);
   checkVersion(name, request.model_version);
   store.bytesOf(name); // before its turn: what is not here need not wait
   const inputs = decodeTensors(request.inputs, request.raw_input_contents);
   const timeoutMs = timeoutOf(request);
-  const outputs = await queue.submit(() => executor.run(name, inputs, signal), { signal, timeoutMs });
+  const submitted = clock.now();
+  let started = submitted;
+  const run = () => {
+    started = clock.now();
+    return executor.run(name, inputs, signal);
+  };
+  const outputs = await queue.submit(run, { signal, timeoutMs });
+  const engineMs = clock.now() - started;
   const { tensors, raw } = encodeTensors(selectOutputs(outputs, request));
-  const reply = { model_name: name, model_version: MODEL_VERSION, id, outputs: tensors, raw_output_contents: raw };
-  return crc === undefined ? reply : checksum.sealReply(reply, crc);
+  const response = { model_name: name, model_version: MODEL_VERSION, id, outputs: tensors, raw_output_contents: raw };
+  return { response, queueMs: started - submitted, engineMs };
 }
 
 /** Throws NOT_FOUND. */

@@ -13,7 +13,7 @@ import { codecs, datatypeOf, EXTENSIONS, METHODS, type MethodPath, type ServiceH
 import type { Registry } from 'prom-client';
 import type { BlobStore } from './blob-store.js';
 import { Executor } from './executor.js';
-import { checkVersion, inferResponse, MODEL_VERSION } from './inference.js';
+import { checkVersion, infer, MODEL_VERSION } from './inference.js';
 import { workerMetrics } from './metrics.js';
 import { RequestQueue } from './queue.js';
 import { RunWatch } from './run-watch.js';
@@ -132,8 +132,10 @@ export class WorkerServer implements AsyncDisposable {
       ],
       [
         METHODS.modelInfer,
-        async (request, signal) =>
-          codecs.inferResponse.encode(await inferResponse(codecs.inferRequest.decode(request), this, signal)),
+        async (request, signal) => {
+          const { response } = await infer(codecs.inferRequest.decode(request), this, signal);
+          return codecs.inferResponse.encode(response);
+        },
       ],
     ]);
   }

@@ -6,12 +6,21 @@
  * 1. Every frame that is not a cancel frame gets one reply with its id, an error reply when it is malformed.
  * 2. A cancel frame for an id that is not pending is ignored: its reply has crossed it on the way. So is one that was damaged,
  *    whose id may be another request's.
+ * 4. A request that ends in a checksum and does not fit it is refused before anything of it is believed; the reply to one that
+ *    fits has its own, begun from that one, and how long it took here.
  * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, what comes
  *    meanwhile is refused, then the stream ends.
  */
 import { abortable, KofnError, openScope, type Scope, type Signal, throwIfAborted } from '@kofn/core';
-import { checksum, codecs, type InferRequestMessage, type ServerDuplex } from '@kofn/wire';
-import { inferResponse, type InferenceParts } from './inference.js';
+import {
+  checksum,
+  readRequest,
+  replyFrame,
+  timesParameters,
+  type InferRequestMessage,
+  type ServerDuplex,
+} from '@kofn/wire';
+import { infer, type InferenceParts } from './inference.js';
 
 /** A peer that does not read its replies is not read from beyond this many. */
 const MAX_UNSENT_REPLIES = 256;
@@ -53,21 +62,24 @@ class StreamRequests {
   async accept(frame: Uint8Array): Promise<void> {
     let request: InferRequestMessage;
     try {
-      request = codecs.inferRequest.decode(frame);
+      request = readRequest(frame);
     } catch (error) {
       return this.#keep(this.#sendError('', '', error));
     }
     const { id } = request;
+    const crc = checksum.in(frame);
+    const isDamaged = crc !== undefined && !checksum.fits(frame);
     if (request.parameters['kofn_cancel']?.bool_param === true) {
-      if (!checksum.requestFits(request)) return;
+      if (isDamaged) return;
       this.#pending.get(id)?.abort(new KofnError('CANCELLED', `request ${id} was cancelled by its caller`));
       return;
     }
+    if (isDamaged) return this.#keep(this.#sendError(id, request.model_name, damaged()));
     if (id !== '' && this.#pending.has(id)) {
       const error = new KofnError('INVALID_ARGUMENT', `request id "${id}" is taken by one that is not answered yet`);
       return this.#keep(this.#sendError(id, request.model_name, error));
     }
-    await this.#keep(this.#answer(request));
+    await this.#keep(this.#answer(request, crc));
   }
 
   /** Resolves when the answers that are under way now have ended. */
@@ -81,16 +93,20 @@ class StreamRequests {
     if (this.#answers.size > MAX_UNSENT_REPLIES) await Promise.race(this.#answers);
   }
 
-  async #answer(request: InferRequestMessage): Promise<void> {
+  async #answer(request: InferRequestMessage, crc: number | undefined): Promise<void> {
     const { id } = request;
-    using scope = openScope(this.#parts.clock, { parent: this.#stream.signal });
+    const { clock } = this.#parts;
+    const start = clock.now();
+    using scope = openScope(clock, { parent: this.#stream.signal });
     const { signal } = scope;
     if (id !== '') this.#pending.set(id, scope);
     try {
-      const response = await inferResponse(request, this.#parts, signal);
+      const { response, queueMs, engineMs } = await infer(request, this.#parts, signal);
       // Started before its cancel came: what was computed is not wanted, the reply is.
       throwIfAborted(signal);
-      await this.#stream.send(codecs.streamResponse.encode({ error_message: '', infer_response: response }));
+      const wantsTimes = request.parameters['kofn_times']?.bool_param === true;
+      const parameters = wantsTimes ? timesParameters({ queueMs, engineMs, workerMs: clock.now() - start }) : {};
+      await this.#stream.send(replyFrame({ infer_response: { ...response, parameters } }, crc));
     } catch (error) {
       await this.#sendError(id, request.model_name, error);
     } finally {
@@ -102,6 +118,11 @@ class StreamRequests {
     const { code, message } = KofnError.from(error);
     const parameters = { kofn_code: { string_param: code } };
     const response = { id, model_name: model, parameters };
-    await this.#stream.send(codecs.streamResponse.encode({ error_message: message, infer_response: response }));
+    await this.#stream.send(replyFrame({ error_message: message, infer_response: response }));
   }
+}
+
+function damaged(): KofnError {
+  const advice = 'check the link to this worker and the memory of both machines';
+  return new KofnError('DATA_LOSS', `the request was damaged on its way (its checksum does not match); ${advice}`);
 }

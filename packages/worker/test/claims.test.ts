@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, it } from 'mocha';
 import { float32 } from '@kofn/core';
-import { codecs, connectChannel, METHODS, WorkerClient, type MethodPath } from '@kofn/wire';
+import { codecs, connectChannel, METHODS, PROTOCOL_VERSION, WorkerClient, type MethodPath } from '@kofn/wire';
 import { FsBlobStore } from '../src/fs-blob-store.js';
 import { WorkerServer } from '../src/server.js';
 import { startWorker } from '../src/start.js';
@@ -30,7 +30,7 @@ describe('claims over gRPC', () => {
     await t.client.put(triple);
     assert.deepEqual(await ownersOf(t, double.name), [a, b]);
     assert.deepEqual(await ownersOf(t, triple.name), []);
-    assert.equal((await t.client.inventory()).protocolVersion, 2);
+    assert.equal((await t.client.inventory()).protocolVersion, PROTOCOL_VERSION);
     assert.match(await t.worker.server.metrics.metrics(), /^kofn_worker_shard_claims 3$/m);
   });
 
