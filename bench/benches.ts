@@ -1,5 +1,6 @@
 /** All benchmarks, in the order in which they run. */
 import type { Bench } from './bench.js';
+import { far } from './transport/far.js';
 import { gather } from './transport/gather.js';
 
-export const BENCHES: readonly Bench[] = [gather];
+export const BENCHES: readonly Bench[] = [gather, far];

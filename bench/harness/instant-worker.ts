@@ -15,11 +15,18 @@ export interface InstantWorkerReady {
   readonly address: string;
 }
 
+/** What may be asked of it: to answer another shape from now on. Answered, as any question, with the CPU time it has taken. */
+export interface InstantWorkerQuestion {
+  readonly replyShape: readonly number[];
+}
+
 const { replyShape, delayMs } = parentData<InstantWorkerData>();
 const dataDir = mkdtempSync(path.join(tmpdir(), 'kofn-bench-'));
 process.on('exit', () => rmSync(dataDir, { recursive: true, force: true }));
-const { address } = await startWorker(
-  { listen: '127.0.0.1:0', dataDir, threads: 1 },
-  { engine: instantEngine(replyShape, delayMs) },
-);
-serveParent({ address } satisfies InstantWorkerReady, () => process.cpuUsage());
+const engine = instantEngine(replyShape, delayMs);
+const { address } = await startWorker({ listen: '127.0.0.1:0', dataDir, threads: 1 }, { engine });
+serveParent({ address } satisfies InstantWorkerReady, question => {
+  const { replyShape: next } = (question ?? {}) as Partial<InstantWorkerQuestion>;
+  if (next !== undefined) engine.setReply(next);
+  return process.cpuUsage();
+});
