@@ -1,7 +1,8 @@
 /** All benchmarks, in the order in which they run. */
 import type { Bench } from './bench.js';
+import { pipeline } from './pipeline.js';
 import { bulk } from './transport/bulk.js';
 import { far } from './transport/far.js';
 import { gather } from './transport/gather.js';
 
-export const BENCHES: readonly Bench[] = [gather, far, bulk];
+export const BENCHES: readonly Bench[] = [gather, far, bulk, pipeline];
