@@ -97,12 +97,14 @@ class GrpcChannel implements Channel {
       const call = this.#client.makeClientStreamRequest(method, identity, identity, new Metadata(), (error, reply) =>
         error === null ? resolve(reply!) : reject(this.#failure(error)),
       );
+      // One for all messages: made beside each, it would keep that message until the call is over.
+      const unwanted = over.then(() => false);
       const send = async () => {
         for await (const message of messages) {
           this.#checkSize(message);
           const written = new Promise<boolean>(done => call.write(asBuffer(message), () => done(true)));
           // Answered before the end, refused or cancelled: the rest is not wanted.
-          if (!(await Promise.race([written, over.then(() => false)]))) return;
+          if (!(await Promise.race([written, unwanted]))) return;
         }
         call.end();
       };
