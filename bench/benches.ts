@@ -1,8 +1,10 @@
 /** All benchmarks, in the order in which they run. */
 import type { Bench } from './bench.js';
+import { decode } from './decode.js';
+import { encode } from './encode.js';
 import { pipeline } from './pipeline.js';
 import { bulk } from './transport/bulk.js';
 import { far } from './transport/far.js';
 import { gather } from './transport/gather.js';
 
-export const BENCHES: readonly Bench[] = [gather, far, bulk, pipeline];
+export const BENCHES: readonly Bench[] = [gather, far, bulk, pipeline, decode, encode];

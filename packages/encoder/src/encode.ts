@@ -139,16 +139,17 @@ function combineRows(
   sum: Float64Array,
   out: Float32Array,
 ): void {
-  const last = Math.max(0, rows.length - 4);
+  // One pass is by far the most frequent, and without sums to carry on it is as fast as a loop that only adds.
+  if (rows.length <= 4) return combineFour(source, width, rows, factors, out);
   for (let j = 0; j < rows.length; j += 4) {
     const [f0 = 0, f1 = 0, f2 = 0, f3 = 0] = factors.slice(j, j + 4);
     const [r0 = 0, r1 = r0, r2 = r0, r3 = r0] = rows.slice(j, j + 4);
     const [a, b, c, d] = [r0 * width, r1 * width, r2 * width, r3 * width];
     const first = j === 0;
-    if (j >= last) {
+    if (j >= rows.length - 4) {
       for (let i = 0; i < width; i++) {
         const four = f0 * source[a + i]! + f1 * source[b + i]! + f2 * source[c + i]! + f3 * source[d + i]!;
-        out[i] = first ? four : sum[i]! + four;
+        out[i] = sum[i]! + four;
       }
     } else {
       for (let i = 0; i < width; i++) {
@@ -156,5 +157,18 @@ function combineRows(
         sum[i] = first ? four : sum[i]! + four;
       }
     }
+  }
+}
+
+function combineFour(
+  source: Float32Array,
+  width: number,
+  [r0 = 0, r1 = r0, r2 = r0, r3 = r0]: readonly number[],
+  [f0 = 0, f1 = 0, f2 = 0, f3 = 0]: readonly number[],
+  out: Float32Array,
+): void {
+  const [a, b, c, d] = [r0 * width, r1 * width, r2 * width, r3 * width];
+  for (let i = 0; i < width; i++) {
+    out[i] = f0 * source[a + i]! + f1 * source[b + i]! + f2 * source[c + i]! + f3 * source[d + i]!;
   }
 }
