@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net, { type AddressInfo } from 'node:net';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, it } from 'mocha';
 import { ERROR_CODES, KofnError } from '@kofn/core';
 import { connectChannel } from '../src/grpc-channel.js';
@@ -8,6 +10,9 @@ import { listenGrpc } from '../src/grpc-server.js';
 import { CLIENT_STREAM, deferred, DUPLEX, handlers, pair, text, UNARY } from './harness.js';
 
 const HELLO = Buffer.from('hello');
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
 
 describe('gRPC channel', () => {
   it('carries unary calls, client streams and duplex streams', async () => {
@@ -175,6 +180,33 @@ describe('gRPC channel', () => {
     };
     assert.deepEqual(Buffer.from(await ends.channel.clientStream(CLIENT_STREAM, endless())), HELLO);
     await returned.promise;
+  });
+
+  it('keeps no message of a stream that it has written', async () => {
+    let read = 0;
+    await using ends = await pair(
+      handlers({
+        clientStream: async messages => {
+          for await (const _ of messages) read++;
+          return HELLO;
+        },
+      }),
+    );
+    const sent: WeakRef<Uint8Array>[] = [];
+    let kept = NaN;
+    const source = async function* () {
+      for (let i = 0; i < 50; i++) {
+        const message = Buffer.alloc(1000);
+        sent.push(new WeakRef(message));
+        yield message;
+      }
+      await new Promise(resolve => setImmediate(resolve)); // a WeakRef holds what it was made of until the end of its job
+      collectGarbage();
+      kept = sent.filter(message => message.deref() !== undefined).length;
+    };
+    await ends.channel.clientStream(CLIENT_STREAM, source());
+    assert.equal(read, 50);
+    assert.ok(kept < 10, `${kept} of 50 are kept`);
   });
 
   it('tells when the connection breaks', async () => {
