@@ -28,7 +28,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { openScope, seededRng, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
+import { openScope, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
 import { codedModel, connect, startLocalWorkers, type Cluster, type DispatchHooks, type LocalWorkers } from 'kofn';
 import {
   compareOutputs,
@@ -43,6 +43,7 @@ import {
   untilFleet,
   WRONG_ABOVE,
 } from 'kofn/measure';
+import { quartiles, ratioInterval } from '../statistics.js';
 import { useDeviceTime } from './device-time.js';
 
 const WORKERS = 5;
@@ -59,7 +60,6 @@ const SETTLE = 6;
 const RATIO_TARGET = 1.1;
 const BUDGET_MS = 900_000;
 const DEADLINE_MS = 20_000;
-const RESAMPLES = 2000;
 
 interface Round {
   readonly worker: number;
@@ -303,28 +303,4 @@ function report(): void {
 function ratioOf(kill: readonly number[], other: readonly number[]): number | null {
   const [value, base] = [percentile(kill, 50), percentile(other, 50)];
   return value === null || base === null ? null : value / base;
-}
-
-function quartiles(values: readonly number[]): (number | null)[] {
-  return [25, 75].map(percent => roundMs(percentile(values, percent)));
-}
-
-/** Of the ratio of medians, by resampling rounds (bootstrap, percentile method). */
-function ratioInterval(kill: readonly number[], baseline: readonly number[]): (number | null)[] {
-  if (kill.length === 0) return [null, null];
-  const rng = seededRng(1);
-  const ratios = Array.from({ length: RESAMPLES }, () => {
-    const drawn = kill.map(() => rng.integer(kill.length));
-    return (
-      percentile(
-        drawn.map(i => kill[i]!),
-        50,
-      )! /
-      percentile(
-        drawn.map(i => baseline[i]!),
-        50,
-      )!
-    );
-  });
-  return [2.5, 97.5].map(percent => roundMs(percentile(ratios, percent)));
 }
