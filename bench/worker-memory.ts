@@ -1,7 +1,7 @@
 /**
  * Memory of a worker, and what the memory arena of ONNX Runtime is worth (docs/adr/0002-memory.md).
- *   node bench/dist/memory.js MODEL...    five local workers, all layers coded, parity 1, three requests (Linux)
- *   node bench/dist/memory.js --time      shards of a few sizes with and without the arena, interleaved
+ *   node bench/dist/worker-memory.js MODEL...    five local workers, all layers coded, parity 1, three requests (Linux)
+ *   node bench/dist/worker-memory.js --time      shards of a few sizes with and without the arena, interleaved
  * Not measured: boards other than this machine, batches.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
