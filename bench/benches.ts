@@ -2,9 +2,10 @@
 import type { Bench } from './bench.js';
 import { decode } from './decode.js';
 import { encode } from './encode.js';
+import { layer } from './layer.js';
 import { pipeline } from './pipeline.js';
 import { bulk } from './transport/bulk.js';
 import { far } from './transport/far.js';
 import { gather } from './transport/gather.js';
 
-export const BENCHES: readonly Bench[] = [gather, far, bulk, pipeline, decode, encode];
+export const BENCHES: readonly Bench[] = [gather, far, bulk, decode, encode, layer, pipeline];

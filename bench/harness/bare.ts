@@ -2,6 +2,8 @@
 import { Client, credentials, Metadata, type ClientDuplexStream, type ServiceDefinition } from '@grpc/grpc-js';
 
 const PATH = '/bare.Bare/Exchange';
+/** The metadata key that says which shard a stream is for. */
+export const SHARD = 'shard';
 
 function identity(bytes: Buffer): Buffer {
   return bytes;
@@ -28,7 +30,10 @@ export class BareClients implements Disposable {
   #pending = 0;
   #onIdle: () => void = () => undefined;
 
-  constructor(addresses: readonly string[]) {
+  /** `shard` is the number of the shard that each server runs, where it runs any. */
+  constructor(addresses: readonly string[], shard = 0) {
+    const metadata = new Metadata();
+    metadata.set(SHARD, String(shard));
     this.#clients = addresses.map(
       address =>
         new Client(address, credentials.createInsecure(), {
@@ -36,7 +41,7 @@ export class BareClients implements Disposable {
           'grpc.max_send_message_length': -1,
         }),
     );
-    this.#streams = this.#clients.map(client => client.makeBidiStreamRequest(PATH, identity, identity, new Metadata()));
+    this.#streams = this.#clients.map(client => client.makeBidiStreamRequest(PATH, identity, identity, metadata));
     for (const [index, stream] of this.#streams.entries()) {
       stream.on('error', () => undefined); // the server has gone
       stream.on('data', (answer: Buffer) => {

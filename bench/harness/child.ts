@@ -19,9 +19,13 @@ export class Child<Ready> implements AsyncDisposable {
   readonly ready: Ready;
   readonly #process: ChildProcess;
 
-  /** Starts `script` (its URL) with `data`, which it gets from `parentData`. Throws UNAVAILABLE or DEADLINE_EXCEEDED. */
-  static async start<Ready>(script: URL, data: unknown): Promise<Child<Ready>> {
-    const child = fork(script, [JSON.stringify(data)], { execArgv: process.execArgv });
+  /**
+   * Starts `script` (its URL) with `data`, which it gets from `parentData`, and `env` beside the environment. Throws
+   * UNAVAILABLE or DEADLINE_EXCEEDED.
+   */
+  static async start<Ready>(script: URL, data: unknown, env: NodeJS.ProcessEnv = {}): Promise<Child<Ready>> {
+    const options = { execArgv: process.execArgv, env: { ...process.env, ...env } };
+    const child = fork(script, [JSON.stringify(data)], options);
     try {
       return new Child(child, (await next(child, START_MS)) as Ready);
     } catch (error) {
@@ -91,8 +95,9 @@ export async function startAll<Ready>(
   count: number,
   script: URL,
   data: unknown,
+  env?: NodeJS.ProcessEnv,
 ): Promise<{ readonly children: readonly Child<Ready>[]; readonly ready: readonly Ready[] } & AsyncDisposable> {
-  const starts = await Promise.allSettled(Array.from({ length: count }, () => Child.start<Ready>(script, data)));
+  const starts = await Promise.allSettled(Array.from({ length: count }, () => Child.start<Ready>(script, data, env)));
   const children = starts.flatMap(start => (start.status === 'fulfilled' ? [start.value] : []));
   const close = async () => {
     await Promise.all(children.map(child => child[Symbol.asyncDispose]()));

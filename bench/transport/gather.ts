@@ -3,11 +3,12 @@
  * four of five: `codedLayer().run()` with the production client and server and engines that answer at once, against bare
  * grpc-js that writes the same bytes to one open stream each.
  */
-import { float32, seededRng } from '@kofn/core';
 import { codedLayer, connect } from 'kofn';
 import { figure, type Bench } from '../bench.js';
 import { BareClients } from '../harness/bare.js';
 import { startAll } from '../harness/child.js';
+import { randomTensors } from '../harness/random.js';
+import { allHaveRead } from '../harness/workers.js';
 import type { BareServerReady } from '../harness/bare-server.js';
 import type { InstantWorkerReady } from '../harness/instant-worker.js';
 import { interleaved, timed } from '../statistics.js';
@@ -27,14 +28,7 @@ export const gather: Bench = {
   what: '150 kB to 5 workers, 4 kB back, 4 of 5; engines that answer at once',
   baseline: 'bare grpc-js, one raw stream each',
   async run({ progress }) {
-    const rng = seededRng(1);
-    const random = (shape: readonly number[]) => {
-      const length = shape.reduce((a, b) => a * b, 1);
-      return float32(
-        shape,
-        Float32Array.from({ length }, () => rng.normal()),
-      );
-    };
+    const random = randomTensors(1);
     await using workers = await startAll<InstantWorkerReady>(
       WORKERS,
       new URL('../harness/instant-worker.js', import.meta.url),
@@ -53,10 +47,15 @@ export const gather: Bench = {
     using bare = new BareClients(servers.ready.map(({ address }) => address));
     const input = random(INPUT);
     const message = Buffer.from(input.data.buffer);
+    const codedRound = timed(() => layer.run(input));
     const bareRound = timed(() => bare.gather(message, WORKERS - PARITY));
     const samples = await interleaved(
       {
-        value: timed(() => layer.run(input)),
+        value: async () => {
+          const ms = await codedRound();
+          await allHaveRead(cluster);
+          return ms;
+        },
         baseline: async () => {
           const ms = await bareRound();
           await bare.idle();

@@ -40,7 +40,7 @@ export interface LocalWorker {
 }
 
 /** As in the first line of kofn-worker.js (docs/adr/0002-memory.md). */
-const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '131072' };
+export const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '131072' };
 const EXIT_WAIT_MS = 5_000;
 const STDERR_TAIL = 2_000;
 const WHOLE = { recursive: true, force: true };

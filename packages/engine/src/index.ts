@@ -8,3 +8,5 @@ export {
   type Session,
   type ValueInfo,
 } from './engine.js';
+// For a bare ONNX Runtime to be measured against.
+export { sessionOptions } from './onnx-runtime.js';
