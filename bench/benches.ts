@@ -4,8 +4,9 @@ import { decode } from './decode.js';
 import { encode } from './encode.js';
 import { layer } from './layer.js';
 import { pipeline } from './pipeline.js';
+import { smallCalls } from './small-calls.js';
 import { bulk } from './transport/bulk.js';
 import { far } from './transport/far.js';
 import { gather } from './transport/gather.js';
 
-export const BENCHES: readonly Bench[] = [gather, far, bulk, decode, encode, layer, pipeline];
+export const BENCHES: readonly Bench[] = [gather, far, bulk, decode, encode, layer, smallCalls, pipeline];
