@@ -3,10 +3,23 @@ import type { Bench } from './bench.js';
 import { decode } from './decode.js';
 import { encode } from './encode.js';
 import { layer } from './layer.js';
+import { memory } from './memory.js';
+import { model } from './model.js';
 import { pipeline } from './pipeline.js';
 import { smallCalls } from './small-calls.js';
 import { bulk } from './transport/bulk.js';
 import { far } from './transport/far.js';
 import { gather } from './transport/gather.js';
 
-export const BENCHES: readonly Bench[] = [gather, far, bulk, decode, encode, layer, smallCalls, pipeline];
+export const BENCHES: readonly Bench[] = [
+  gather,
+  far,
+  bulk,
+  decode,
+  encode,
+  layer,
+  model,
+  smallCalls,
+  pipeline,
+  memory,
+];
