@@ -5,7 +5,7 @@
  */
 import { codedLayer } from 'kofn';
 import { figure, type Bench, type Figure } from './bench.js';
-import { memoryAfterGc, type Memory } from './harness/memory.js';
+import { memoryAfterGc, type Memory } from './harness/held-memory.js';
 import { randomTensors } from './harness/random.js';
 import { Workers } from './harness/workers.js';
 

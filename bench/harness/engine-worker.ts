@@ -6,7 +6,7 @@ import { startWorker } from '@kofn/worker';
 import { serveParent } from './child.js';
 import { cpuMs } from './cpu.js';
 import { loopGapMsP99, watchLoop } from './loop-gaps.js';
-import { memoryAfterGc } from './memory.js';
+import { memoryAfterGc } from './held-memory.js';
 
 export interface EngineWorkerReady {
   readonly address: string;

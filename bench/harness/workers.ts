@@ -9,7 +9,7 @@ import { connect, type Cluster } from 'kofn';
 import { MALLOC } from 'kofn/measure';
 import { startAll, type Child } from './child.js';
 import type { EngineWorkerQuestion, EngineWorkerReady } from './engine-worker.js';
-import type { Memory } from './memory.js';
+import type { Memory } from './held-memory.js';
 
 /** Resolves when every worker has read what was sent to it: the answer to a question that was sent after it, on the same link. */
 export async function allHaveRead({ connections }: Cluster): Promise<void> {
