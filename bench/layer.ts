@@ -3,7 +3,7 @@
  * against the same shards opened by bare ONNX Runtime behind bare grpc-js in as many processes. Beside it: how long the event
  * loops of master and workers are held up meanwhile.
  */
-import { codedLayer, type ConvLayer, type DenseLayer } from 'kofn';
+import { codedLayer, type ConvLayer, type DenseLayer, type RunReport, type Spans } from 'kofn';
 import { figure, type Bench, type BenchContext, type Figure } from './bench.js';
 import { BareClients } from './harness/bare.js';
 import { BareEngines } from './harness/bare-engines.js';
@@ -63,7 +63,40 @@ export const layer: Bench = {
     }
     return [...figures, gapFigure('master', gaps.master), gapFigure('worker', gaps.worker)];
   },
+  /** The critical path to the arrival that completed the decode set, from the reports. */
+  async profile({ progress }) {
+    await using workers = await Workers.start(WORKERS);
+    const lines: string[] = [];
+    for (const [index, one] of CASES.entries()) {
+      lines.push(...(await profileOf(one, workers)));
+      progress(index + 1, CASES.length);
+    }
+    return lines;
+  },
 };
+
+async function profileOf({ name, layer: kind, weights, input: shape }: Case, { cluster }: Workers): Promise<string[]> {
+  const random = randomTensors(1);
+  await using layer = await codedLayer({ ...kind, weights: random(weights) }, { cluster, parity: PARITY });
+  const input = random(shape);
+  const reports: RunReport[] = [];
+  for (let round = -WARM_UP; round < ROUNDS; round++) {
+    const { report } = await layer.run(input);
+    if (round >= 0) reports.push(report);
+  }
+  const names = Object.keys(reports[0]!.spans) as (keyof Spans)[];
+  const mean = (of: (report: RunReport) => number) => reports.reduce((sum, each) => sum + of(each), 0) / reports.length;
+  const cells = names.map(span => mean(({ spans }) => spans[span]));
+  const wall = mean(({ ms }) => ms);
+  const sum = cells.reduce((total, ms) => total + ms, 0);
+  const row = (values: readonly string[]) => `| ${values.join(' | ')} |`;
+  return [
+    `${name}, mean of ${ROUNDS}, ms`,
+    row([...names, 'together', 'wall']),
+    row([...cells, sum, wall].map(ms => ms.toFixed(2))),
+    '',
+  ];
+}
 
 async function measure(
   { name, layer: kind, weights, input: inputShape }: Case,
