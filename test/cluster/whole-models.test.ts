@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { float32, seededRng, tensor, type Tensor } from '@kofn/core';
-import { codedModel, connect, planModel, startLocalWorkers, type Cluster, type LocalWorkers } from 'kofn';
+import { codedModel, connect, planModel, startLocalWorkers, type Cluster, type LocalWorkers, type Spans } from 'kofn';
 import { after, before, describe, it } from 'mocha';
 import { MODEL } from '../e2e/command.js';
 import { fails } from '../support/engines.js';
@@ -49,6 +49,23 @@ describe('a whole model', () => {
     }
     const wrong = model.run({ image: float32([1, 1, 28, 27], new Float32Array(28 * 27)) });
     await fails(wrong, 'SHAPE_MISMATCH', /"image" has shape \[N,1,28,28\] in the model, got \[1,1,28,27\]/);
+  });
+
+  it('says where the time of a request went: spans add up to it', async () => {
+    await using model = await codedModel(MODEL, { cluster, layers: 'all' });
+    const image = float32([1, 1, 28, 28], new Float32Array(784).fill(0.5));
+    const shares: number[] = [];
+    for (let request = 0; request < 15; request++) {
+      const { report } = await model.run({ image });
+      const sum = (spans: Spans) => Object.values(spans).reduce((total: number, ms: number) => total + ms, 0);
+      for (const layer of report.layers) assert.ok(Math.abs(sum(layer.spans) - layer.ms) < 1e-6);
+      assert.ok(Object.values(report.spans).every(ms => ms >= 0));
+      assert.ok(report.spans.engine > 0 && report.spans.local > 0 && report.spans.decode > 0);
+      shares.push(sum(report.spans) / report.ms);
+    }
+    // Of most requests: between two steps this process may be held up.
+    const median = shares.sort((a, b) => a - b)[7]!;
+    assert.ok(median > 0.95 && median <= 1.0001, `${median}`);
   });
 
   it('refuses another batch where its file fixes it, and says so', async () => {
