@@ -57,7 +57,7 @@ describe('a whole model', () => {
     const shares: number[] = [];
     for (let request = 0; request < 15; request++) {
       const { report } = await model.run({ image });
-      const sum = (spans: Spans) => Object.values(spans).reduce((total: number, ms: number) => total + ms, 0);
+      const sum = (spans: Spans) => (Object.values(spans) as number[]).reduce((total, ms) => total + ms, 0);
       for (const layer of report.layers) assert.ok(Math.abs(sum(layer.spans) - layer.ms) < 1e-6);
       assert.ok(Object.values(report.spans).every(ms => ms >= 0));
       assert.ok(report.spans.engine > 0 && report.spans.local > 0 && report.spans.decode > 0);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
 import { alongCriticalPath, localSpans, spansOf, type Spans, type StepTimes } from '../src/spans.js';
 
-const sum = (spans: Spans) => Object.values(spans).reduce((total: number, ms: number) => total + ms, 0);
+const sum = (spans: Spans) => (Object.values(spans) as number[]).reduce((total, ms) => total + ms, 0);
 
 describe('spans', () => {
   const worker = { queueMs: 2, engineMs: 5, workerMs: 8 };
