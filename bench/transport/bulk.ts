@@ -6,12 +6,13 @@
  *            baseline's client counts the bytes and lets them go; ours has checked and put them into one piece.
  *   upload   `WorkerClient.put` of a shard of 100 MB to a worker as `startLocalWorkers` makes it. It hashes and writes to a
  *            disk, and so does the first baseline; the second lets the bytes go.
- *   memory   by how much the worker and this process grow, at their peak during such an upload, beyond what they had before the
- *            first, against the 100 MB: an upload is meant to need a few pieces of it, and not a copy. From /proc, so on Linux.
+ *   memory   by how much they grow at their peak during such an upload, the worker beyond what it had before the first, this
+ *            process beyond what it had once all garbage was collected, against the 100 MB: an upload is meant to need a few
+ *            pieces of it, and not a copy. From /proc, so on Linux.
  *
  * Not measured: a network, a disk that is slower than its cache.
  */
-import { float32 } from '@kofn/core';
+import { float32, sleep, systemClock } from '@kofn/core';
 import { connectChannel, shardName, WorkerClient, type ShardFiles } from '@kofn/wire';
 import { startLocalWorkers } from 'kofn';
 import { figure, type Bench, type BenchContext, type Figure } from '../bench.js';
@@ -31,6 +32,8 @@ const REPLY_WARM_UP = 20;
 const UPLOAD_BYTES = 100 * MB;
 const UPLOAD_ROUNDS = 8;
 const UPLOAD_WARM_UP = 2;
+/** What is collected is given back by another thread, a little later. */
+const SWEEP_MS = 100;
 /** As packages/wire/src/shard-transfer.ts has it. */
 const PIECE_BYTES = 2 ** 20;
 const THROUGHPUT = { unit: 'MB/s', target: { atLeast: 0.8 } } as const;
@@ -83,8 +86,7 @@ async function uploads(http2: Http2Client, { progress }: BenchContext): Promise<
   const client = await WorkerClient.open(channel);
   const weights = Buffer.alloc(UPLOAD_BYTES);
   weights.fill(1); // its pages are there before it is measured
-  gc!();
-  const before = { worker: residentMb(pid), master: residentMb(process.pid) };
+  const workerBefore = residentMb(pid);
   const growth = { worker: [] as number[], master: [] as number[] };
   let uploads = 0;
   const put = async () => {
@@ -92,11 +94,13 @@ async function uploads(http2: Http2Client, { progress }: BenchContext): Promise<
     const shard = shardOf(weights);
     let mbPerSecond = 0;
     gc!();
+    await sleep(systemClock, SWEEP_MS);
+    const masterBefore = residentMb(process.pid);
     const upload = async () => void (mbPerSecond = await throughput(UPLOAD_BYTES / MB, () => client.put(shard))());
     const ofMaster = await peakMb(process.pid, async () => {
-      growth.worker.push((await peakMb(pid, upload)) - before.worker);
+      growth.worker.push((await peakMb(pid, upload)) - workerBefore);
     });
-    growth.master.push(ofMaster - before.master);
+    growth.master.push(ofMaster - masterBefore);
     await client.remove([shard.name]);
     return mbPerSecond;
   };
