@@ -6,9 +6,8 @@
  *            baseline's client counts the bytes and lets them go; ours has checked and put them into one piece.
  *   upload   `WorkerClient.put` of a shard of 100 MB to a worker as `startLocalWorkers` makes it. It hashes and writes to a
  *            disk, and so does the first baseline; the second lets the bytes go.
- *   memory   by how much they grow at their peak during such an upload, the worker beyond what it had before the first, this
- *            process beyond what it had once all garbage was collected, against the 100 MB: an upload is meant to need a few
- *            pieces of it, and not a copy. From /proc, so on Linux.
+ *   memory   by how much the worker and this process grow, at their peak during such an upload, beyond what they had before the
+ *            first, against the 100 MB: an upload is meant to need a few pieces of it, and not a copy. From /proc, so on Linux.
  *
  * Not measured: a network, a disk that is slower than its cache.
  */
@@ -48,7 +47,8 @@ export const bulk: Bench = {
       null,
     );
     using http2 = await Http2Client.open(server.ready.address);
-    return [...(await replies(http2, context)), ...(await uploads(http2, context))];
+    // Uploads first: what replies leave behind would be there for them to use again.
+    return [...(await uploads(http2, context)), ...(await replies(http2, context))];
   },
 };
 
@@ -71,7 +71,7 @@ async function replies(http2: Http2Client, { progress }: BenchContext): Promise<
         value: throughput(mb, () => client.infer({ model: shard.name, inputs })),
         baseline: throughput(mb, () => http2.get(mb * MB)),
       },
-      { rounds, warmUp: REPLY_WARM_UP, progress: (done, of) => progress(figures.length + done / of, 3) },
+      { rounds, warmUp: REPLY_WARM_UP, progress: (done, of) => progress(1 + figures.length + done / of, 3) },
     );
     figures.push(figure({ name: `reply of ${mb} MB`, ...THROUGHPUT }, samples));
   }
@@ -86,7 +86,9 @@ async function uploads(http2: Http2Client, { progress }: BenchContext): Promise<
   const client = await WorkerClient.open(channel);
   const weights = Buffer.alloc(UPLOAD_BYTES);
   weights.fill(1); // its pages are there before it is measured
-  const workerBefore = residentMb(pid);
+  gc!();
+  await sleep(systemClock, SWEEP_MS);
+  const before = { worker: residentMb(pid), master: residentMb(process.pid) };
   const growth = { worker: [] as number[], master: [] as number[] };
   let uploads = 0;
   const put = async () => {
@@ -94,13 +96,11 @@ async function uploads(http2: Http2Client, { progress }: BenchContext): Promise<
     const shard = shardOf(weights);
     let mbPerSecond = 0;
     gc!();
-    await sleep(systemClock, SWEEP_MS);
-    const masterBefore = residentMb(process.pid);
     const upload = async () => void (mbPerSecond = await throughput(UPLOAD_BYTES / MB, () => client.put(shard))());
     const ofMaster = await peakMb(process.pid, async () => {
-      growth.worker.push((await peakMb(pid, upload)) - workerBefore);
+      growth.worker.push((await peakMb(pid, upload)) - before.worker);
     });
-    growth.master.push(ofMaster - masterBefore);
+    growth.master.push(ofMaster - before.master);
     await client.remove([shard.name]);
     return mbPerSecond;
   };
@@ -108,7 +108,7 @@ async function uploads(http2: Http2Client, { progress }: BenchContext): Promise<
     throughput(UPLOAD_BYTES / MB, () => http2.post(path, weights, PIECE_BYTES));
   const { value, stored, counted } = await interleaved(
     { value: put, stored: post('/store'), counted: post('/count') },
-    { rounds: UPLOAD_ROUNDS, warmUp: UPLOAD_WARM_UP, progress: (done, of) => progress(2 + done / of, 3) },
+    { rounds: UPLOAD_ROUNDS, warmUp: UPLOAD_WARM_UP, progress: (done, of) => progress(done / of, 3) },
   );
   await client.close();
   const size = value.map(() => UPLOAD_BYTES / MB);
