@@ -3,9 +3,9 @@
  * direction of it is a line of its own, which all its connections share: a piece of b bytes that comes at t leaves at
  * max(t, line free) + b / rate, and is there `delayMs` later. Run it in a process of its own (links.ts), for it keeps a core busy.
  *
- * Not emulated: loss, congestion control, jitter, headers. Its own error: a piece is passed on up to some tenths of a millisecond
- * late, never early, and more where the process waits for a core; a piece is what one read gives, up to 64 kB, so a message
- * that ends inside of one waits for its end.
+ * Not emulated: loss, congestion control, jitter, headers. Its own error: a piece is passed on late, never early, by what two
+ * copies through this process and waking it up take, which grows where it waits for a core; a piece is what one read gives, up to
+ * 64 kB, so a message that ends inside of one waits for its end.
  *
  * Invariants
  * 1. No byte is lost, changed or overtaken.
