@@ -1,11 +1,12 @@
 /**
  * The benchmarks of the hot path: `npm run bench`, with --help for the rest. Each runs in a process of its own, so that none
- * meets what another left in the heap or taught the compiler.
+ * meets what another left in the heap or taught the compiler, with the heap of the kofn commands (docs/adr/0004-heap.md), which the
+ * processes of the baselines have, too.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
-import { openProgress, toolOptions } from 'kofn/measure';
+import { HEAP, openProgress, toolOptions } from 'kofn/measure';
 import type { Bench } from './bench.js';
 import { BENCHES } from './benches.js';
 import { missed, resultOf, tableOf, writeResult, writeTable, type Result } from './results.js';
@@ -85,7 +86,7 @@ type FromChild = { readonly progress: [number, number] } | { readonly outcome: R
 
 async function inChild(bench: Bench): Promise<Result | { lines: string[] }> {
   const child = fork(new URL(import.meta.url), [bench.name, ...(flags.profile ? ['--profile'] : [])], {
-    execArgv: ['--expose-gc'],
+    execArgv: ['--expose-gc', ...HEAP],
   });
   using progress = openProgress(` ${bench.name} {bar} {percentage} %`, 100);
   let outcome: Result | { lines: string[] } | undefined;

@@ -221,7 +221,7 @@ for (const name of ENGINE_NAMES) {
       const x = normal([1, 7]);
       const kept = await session.run({ x });
       assert.equal(x.data.length, 7);
-      const part = new Float32Array(20);
+      const part = new Float32Array(20); // the input is less than half of it
       part.set(x.data as Float32Array, 3);
       const view: Tensor = { dtype: 'float32', shape: [1, 7], data: part.subarray(3, 10) };
       assert.deepEqual(await session.run({ x: view }, { transfer: true }), kept);

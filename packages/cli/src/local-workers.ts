@@ -39,8 +39,9 @@ export interface LocalWorker {
   readonly pid: number;
 }
 
-/** As in the first line of kofn-worker.js (docs/adr/0002-memory.md). */
+/** As in the first line of kofn-worker.js (docs/adr/0002-memory.md, 0004-heap.md). */
 export const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '131072' };
+export const HEAP = ['--initial-heap-size=64'];
 const EXIT_WAIT_MS = 5_000;
 const STDERR_TAIL = 2_000;
 const WHOLE = { recursive: true, force: true };
@@ -152,6 +153,7 @@ class Child {
     this.#process = spawn(
       process.execPath,
       [
+        ...HEAP,
         workerBin(),
         ...['--listen', '127.0.0.1:0', '--data-dir', this.#folder ?? path.join(dataDir!, `worker-${index}`)],
         ...['--engine', engine, '--threads', String(threads), '--json', '--exit-with-parent'],

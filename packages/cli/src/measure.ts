@@ -2,7 +2,7 @@
 export { compareOutputs, WRONG_ABOVE, type OutputError } from './compare.js';
 export { loadDemoData, type DemoData } from './demo-data.js';
 export { isStopped, KillPlan, signalProcess, type KillOutcome } from './kill-plan.js';
-export { MALLOC } from './local-workers.js';
+export { HEAP, MALLOC } from './local-workers.js';
 export { note, openProgress } from './progress.js';
 export { Reference } from './reference.js';
 export { formatBytes, formatMs } from './render.js';

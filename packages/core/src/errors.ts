@@ -22,7 +22,7 @@ export const ERROR_CODES = [
   'UNAVAILABLE',
   /** The request did not end by its deadline. */
   'DEADLINE_EXCEEDED',
-  /** The caller's Signal fired. */
+  /** The caller's AbortSignal fired. */
   'CANCELLED',
   /** A limit on memory, disk, message size or queue length was reached. */
   'RESOURCE_EXHAUSTED',

@@ -131,11 +131,20 @@ export function isFiniteTensor(value: Tensor): boolean {
 
 /** True when no element is NaN or infinite. */
 export function allFinite(data: Float32Array | Float64Array): boolean {
-  // x - x is 0 for finite x and NaN otherwise, so one pass without a branch an element; NaN is sticky in a sum.
-  let sum = 0;
-  for (let i = 0; i < data.length; i++) {
-    const x = data[i]!;
-    sum += x - x;
+  return data instanceof Float32Array ? allFinite32(data) : data.every(Number.isFinite);
+}
+
+/** Every input and reply passes through here. Four sums at once, since an addition of floats waits for the one before. */
+function allFinite32(data: Float32Array): boolean {
+  // 0 · x is 0 for finite x and NaN otherwise, and NaN is sticky in a sum.
+  let [a, b, c, d] = [0, 0, 0, 0];
+  const whole = data.length & ~3;
+  for (let i = 0; i < whole; i += 4) {
+    a += 0 * data[i]!;
+    b += 0 * data[i + 1]!;
+    c += 0 * data[i + 2]!;
+    d += 0 * data[i + 3]!;
   }
-  return sum === 0;
+  for (let i = whole; i < data.length; i++) a += 0 * data[i]!;
+  return a + b + c + d === 0;
 }

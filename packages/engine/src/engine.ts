@@ -29,8 +29,8 @@ export interface OpenOptions {
 
 export interface RunOptions {
   /**
-   * Whether input buffers may be moved to the engine's thread instead of copied: a tensor that covers its whole
-   * ArrayBuffer is then detached. Default false.
+   * Whether input buffers may be moved to the engine's thread instead of copied: the ArrayBuffer of a tensor that takes more than
+   * half of it is then detached, with all that lies in it. Default false.
    */
   readonly transfer?: boolean;
 }

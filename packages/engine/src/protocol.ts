@@ -32,17 +32,18 @@ export type FromThread =
 
 /**
  * Buffers to transfer with `values`, and the values to send: a view of a larger buffer is cut out of it first, since a
- * clone of a view carries the whole buffer. With `move` a tensor that covers its buffer gives it away, else it is copied.
+ * clone of a view carries the whole buffer. With `move` a tensor that takes most of its buffer (all of it, or a message's payload)
+ * gives it away, else it is copied.
  */
 export function prepareTransfer(values: Tensors, move: boolean): { values: Tensors; buffers: ArrayBuffer[] } {
   const buffers = new Set<ArrayBuffer>();
   const prepared = Object.entries(values).map(([name, value]): [string, Tensor] => {
     const { dtype, shape, data: given } = value;
     if (Array.isArray(given)) return [name, { dtype, shape, data: given }];
-    const whole = given.buffer instanceof ArrayBuffer && given.buffer.byteLength === given.byteLength;
+    const isMost = given.buffer instanceof ArrayBuffer && given.buffer.byteLength < 2 * given.byteLength;
     // A Buffer's own slice would give a view.
     const copy = () => (Buffer.isBuffer(given) ? new Uint8Array(given) : given.slice());
-    const data = whole && move ? given : copy();
+    const data = isMost && move ? given : copy();
     buffers.add(data.buffer as ArrayBuffer);
     return [name, { dtype, shape, data }];
   });

@@ -43,6 +43,18 @@ describe('prepareTransfer', () => {
     assert.equal(pooled.length, 3);
   });
 
+  it('moves a buffer that is mostly the tensor, as a message off the wire is', () => {
+    const message = new Uint8Array(8 + 12).fill(1);
+    const data = new Float32Array(message.buffer, 8, 3);
+    const { values, buffers } = prepareTransfer({ x: { dtype: 'float32', shape: [3], data } }, true);
+    assert.deepEqual([buffers, values.x!.data === data], [[message.buffer], true]);
+    const moved = structuredClone(values, { transfer: buffers });
+    assert.deepEqual(
+      [message.length, moved.x!.data.length, moved.x!.data],
+      [0, 3, new Float32Array(Uint8Array.from({ length: 12 }, () => 1).buffer)],
+    );
+  });
+
   it('names a buffer once that two tensors share, and leaves strings alone', () => {
     const data = whole();
     const { values, buffers } = prepareTransfer(

@@ -63,6 +63,9 @@ export interface RequestContext {
 /** What no sound worker answers to a finite input of the right shape. NaN is not among them: a layer may overflow. */
 const WRONG_REPLIES: readonly ErrorCode[] = ['PROTOCOL', 'SHAPE_MISMATCH', 'DTYPE_MISMATCH'];
 
+/** Nobody sees it but calls that nobody waits for; made once, for an error takes its stack with it. */
+const ANSWERED = new KofnError('CANCELLED', 'the layer has its answer');
+
 export interface LayerAnswer {
   readonly output: Float32Tensor;
   readonly report: LayerReport;
@@ -133,7 +136,7 @@ class GroupCall {
         computedHere = await this.#recover(scope.signal);
       } finally {
         // What has answered by now is in the decoders; whoever has not need not any more.
-        scope.abort(new KofnError('CANCELLED', `layer ${this.#outputs.name} has its answer`));
+        scope.abort(ANSWERED);
       }
     }
     return this.#answers(computedHere);

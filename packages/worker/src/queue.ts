@@ -95,13 +95,13 @@ export class RequestQueue {
 
   /** Resolves with one of the running places taken. */
   async #turn(signal: Signal | undefined, timeoutMs: number | undefined): Promise<void> {
+    if (this.#running < this.#concurrency && signal?.aborted !== true) {
+      this.#running++;
+      return;
+    }
     using scope = openScope(this.#clock, { parent: signal, deadlineMs: timeoutMs, what: 'wait for the engine' });
     try {
       throwIfAborted(scope.signal);
-      if (this.#running < this.#concurrency) {
-        this.#running++;
-        return;
-      }
       await new Promise<void>((resolve, reject) => {
         const start = () => {
           scope.signal.removeEventListener('abort', onAbort);
