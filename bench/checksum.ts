@@ -25,13 +25,13 @@ async function mediansMs(...works: (() => unknown)[]): Promise<number[]> {
 }
 
 /** Answers each request with its inputs, and checks and adds checksums as a worker does. */
-async function echo(stream: ServerDuplex): Promise<void> {
-  for await (const message of stream.messages) {
+function echo(stream: ServerDuplex): Promise<void> {
+  return stream.receive(async message => {
     const crc = checksum.in(message);
     if (crc !== undefined && !checksum.fits(message)) throw new Error('damaged');
     const { id, inputs: outputs, raw_input_contents: raw } = readRequest(message);
     await stream.send(replyFrame({ infer_response: { id, outputs, raw_output_contents: raw } }, crc));
-  }
+  });
 }
 
 const duplex = new Map<MethodPath, typeof echo>([[METHODS.modelStreamInfer, echo]]);

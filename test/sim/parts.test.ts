@@ -87,7 +87,7 @@ describe('simulated channel', () => {
       [
         '/test/Echo',
         async stream => {
-          for await (const message of stream.messages) await stream.send(message);
+          await stream.receive(message => stream.send(message));
         },
       ],
     ]),

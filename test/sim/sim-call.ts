@@ -6,7 +6,7 @@
  * 2. After the client's end is over nothing more reaches it, and the handler's signal aborts when word of it has come.
  */
 import { abortable, KofnError, openController, type Signal, throwIfAborted } from '@kofn/core';
-import type { CallContext, MessageParts, MethodPath, ServiceHandlers } from '@kofn/wire';
+import type { CallContext, MessageParts, MethodPath, ServerDuplex, ServiceHandlers } from '@kofn/wire';
 import { corrupted, isCancel, truncated, whole } from './frames.js';
 import type { Direction, Flow, Link } from './link.js';
 
@@ -157,7 +157,16 @@ export class Call {
         yield message;
       }
     };
-    await duplex({ ...context, messages: counted(), send });
+    const receive: ServerDuplex['receive'] = (onMessage, signal = context.signal) => {
+      const handOver = async () => {
+        for await (const message of counted()) {
+          if (signal.aborted) return;
+          await onMessage(message);
+        }
+      };
+      return abortable(handOver(), signal);
+    };
+    await duplex({ ...context, receive, send });
     if (unanswered > 0) this.#connection.peer.onUnanswered?.(unanswered);
     return undefined;
   }

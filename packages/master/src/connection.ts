@@ -276,7 +276,8 @@ export class Connection implements AsyncDisposable {
     const { clock, silenceMs } = this.#options;
     await sleep(clock, PROBE_EVERY * silenceMs, signal);
     const start = clock.now();
-    const behindMs = Math.max(0, this.#travellingBytes - QUIET_BYTES) / SLOWEST_BYTES_PER_MS;
+    const bytesAhead = this.#travellingBytes + client.abandonedBytes;
+    const behindMs = Math.max(0, bytesAhead - QUIET_BYTES) / SLOWEST_BYTES_PER_MS;
     const deadlineMs = DEAD_AFTER * silenceMs + behindMs;
     const suspect = clock.setTimer(
       () => {

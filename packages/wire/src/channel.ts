@@ -57,9 +57,14 @@ export interface CallContext {
   readonly peer: string;
 }
 
-/** The server's end of a bidirectional stream: `send` resolves when the transport can take more. */
+/** The server's end of a bidirectional stream. */
 export interface ServerDuplex extends CallContext {
-  readonly messages: AsyncIterable<Uint8Array>;
+  /**
+   * Hands over every message, in order; the next one comes when the promise that `onMessage` may have returned has resolved. Resolves
+   * when the caller has half-closed; rejects with the reason of `signal` (the call's own when not given), or what `onMessage` throws.
+   */
+  receive(onMessage: (message: Uint8Array) => Promise<void> | undefined, signal?: Signal): Promise<void>;
+  /** Resolves when the transport can take more. */
   send(message: Uint8Array | MessageParts): Promise<void>;
 }
 

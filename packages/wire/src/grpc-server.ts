@@ -7,9 +7,18 @@ import { loadSync } from '@grpc/proto-loader';
 import { Metadata, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
 import type * as grpc from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
-import { abortable, type Clock, KofnError, openController, type Signal, systemClock, throwIfAborted } from '@kofn/core';
+import {
+  abortable,
+  abortReason,
+  type Clock,
+  KofnError,
+  openController,
+  type Signal,
+  systemClock,
+  throwIfAborted,
+} from '@kofn/core';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
-import type { CallContext, MessageParts, MethodPath, ServiceHandlers } from './channel.js';
+import type { CallContext, MessageParts, MethodPath, ServerDuplex, ServiceHandlers } from './channel.js';
 import { widenServerWindow } from './flow-control.js';
 import {
   asBuffer,
@@ -127,7 +136,9 @@ function addHandlers(
         checkMessageSize(message, maxMessageBytes, `to ${context.peer}`); // not by the transport: it would end the stream
         await abortable(new Promise<void>(resolve => call.write(asMessage(message), () => resolve())), context.signal);
       };
-      handler({ ...context, messages: messagesOf(call, context.signal), send }).then(
+      const receive: ServerDuplex['receive'] = (onMessage, signal = context.signal) =>
+        receiveFrom(call, onMessage, signal);
+      handler({ ...context, receive, send }).then(
         () => call.end(),
         (error: unknown) => call.emit('error', toStatus(error)),
       );
@@ -169,6 +180,45 @@ async function* messagesOf(
     if (next.done === true) break;
     yield next.value;
   }
+  await halfClosed(call, signal);
+}
+
+/** As `ServerDuplex.receive`: without an iterator, whose every message takes several promises. */
+function receiveFrom(
+  call: grpc.ServerDuplexStream<Buffer, Buffer>,
+  onMessage: Parameters<ServerDuplex['receive']>[0],
+  signal: Signal,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const leave = () => {
+      call.off('data', onData);
+      call.off('end', onEnd);
+      signal.removeEventListener('abort', onAbort);
+    };
+    const fail = (error: unknown) => {
+      leave();
+      reject(KofnError.from(error));
+    };
+    const onAbort = () => fail(abortReason(signal));
+    const onEnd = () => {
+      leave();
+      halfClosed(call, signal).then(resolve, reject);
+    };
+    const onData = (message: Buffer) => {
+      const taken = onMessage(message);
+      if (taken === undefined) return;
+      call.pause();
+      taken.then(() => call.resume(), fail);
+    };
+    if (signal.aborted) return onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    call.on('end', onEnd);
+    call.on('data', onData);
+  });
+}
+
+/** Returns when the caller has really half-closed; throws the signal's reason when it cancelled or is gone. */
+async function halfClosed(call: { sendMetadata(metadata: Metadata): void }, signal: Signal): Promise<void> {
   // A reset stream ends like a half-closed one, and only later says that it was cancelled. Sending the headers makes
   // grpc-js look, and tell it in the next tick.
   call.sendMetadata(new Metadata());

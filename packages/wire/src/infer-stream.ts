@@ -57,6 +57,7 @@ export class InferStream {
   #closed = false;
   #lateReplies = 0;
   #inFlight = 0;
+  #abandonedBytes = 0;
   /** Each waits for one more place. */
   readonly #waiting = new Set<() => void>();
 
@@ -74,6 +75,11 @@ export class InferStream {
   /** Replies that came after their request was over. */
   get lateReplies(): number {
     return this.#lateReplies;
+  }
+
+  /** Of frames that have not left yet, though their requests are over: whatever is sent now travels behind them. */
+  get abandonedBytes(): number {
+    return this.#abandonedBytes;
   }
 
   /** Whether a request would be refused now. */
@@ -108,15 +114,22 @@ export class InferStream {
       const { parts, crc } = requestFrame({ model, id, timeoutMs, inputs }, this.#hasChecksums);
       const bytes = lengthOf(parts);
       const call = this.#open();
-      let open = 2; // the frame that leaves, the reply that comes
-      const partly = () => {
-        if (--open > 0) return;
+      let [isOver, hasLeft] = [false, false];
+      const free = () => {
+        if (!isOver || !hasLeft) return;
         this.#inFlight--;
         this.#wake();
       };
       this.#inFlight++;
+      const left = () => {
+        hasLeft = true;
+        if (isOver) this.#abandonedBytes -= bytes;
+        free();
+      };
       const over = () => {
-        partly();
+        isOver = true;
+        if (!hasLeft) this.#abandonedBytes += bytes;
+        free();
         this.#pending.delete(id);
         signal?.removeEventListener('abort', onAbort);
       };
@@ -134,11 +147,11 @@ export class InferStream {
       });
       call.send(parts).then(
         () => {
-          partly();
+          left();
           onWritten?.(bytes);
         },
         (error: unknown) => {
-          partly();
+          left();
           this.#pending.get(id)?.reject(KofnError.from(error, 'UNAVAILABLE'));
         },
       );

@@ -61,6 +61,11 @@ export class WorkerClient {
     return this.#stream.lateReplies;
   }
 
+  /** As `InferStream.abandonedBytes`. */
+  get abandonedBytes(): number {
+    return this.#stream.abandonedBytes;
+  }
+
   /** Whether an inference would be refused now. */
   get isFull(): boolean {
     return this.#stream.isFull;

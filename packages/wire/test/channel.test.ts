@@ -25,7 +25,7 @@ describe('gRPC channel', () => {
           return Buffer.concat(parts);
         },
         duplex: async stream => {
-          for await (const message of stream.messages) await stream.send(Buffer.from(text(message).toUpperCase()));
+          await stream.receive(message => stream.send(Buffer.from(text(message).toUpperCase())));
         },
       }),
     );
@@ -84,7 +84,7 @@ describe('gRPC channel', () => {
       handlers({
         unary: request => Promise.resolve(request),
         duplex: async stream => {
-          for await (const message of stream.messages) await stream.send(message);
+          await stream.receive(message => stream.send(message));
         },
       }),
       { maxMessageBytes: 4096, serverMaxMessageBytes: 1024 },

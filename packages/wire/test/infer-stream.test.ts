@@ -14,9 +14,8 @@ const x = float32([2], Float32Array.of(1, 2));
 function server(
   onRequest: (request: InferRequestMessage, stream: ServerDuplex, frame: Uint8Array) => Promise<void>,
 ): ServiceHandlers {
-  const serve = async (stream: ServerDuplex) => {
-    for await (const frame of stream.messages) await onRequest(codecs.inferRequest.decode(frame), stream, frame);
-  };
+  const serve = (stream: ServerDuplex) =>
+    stream.receive(frame => onRequest(codecs.inferRequest.decode(frame), stream, frame));
   return {
     unary: new Map(),
     clientStream: new Map(),
@@ -152,6 +151,22 @@ describe('InferStream', () => {
     );
     await Promise.all(calls);
     assert.equal((await stream.infer({ model: 'm', inputs: { x } })).outputs['x']!.dtype, 'float32');
+    stream.close();
+  });
+
+  it('tells what lies ahead of the next frame, though nobody waits for it', async () => {
+    await using ends = await pair(server(echo));
+    const stream = new InferStream(ends.channel, { canCancel: true });
+    await stream.infer({ model: 'm', inputs: { x } });
+    const caller = new AbortController();
+    const large = float32([2 ** 16], new Float32Array(2 ** 16));
+    const cancelled = stream.infer({ model: 'm', inputs: { x: large } }, { signal: caller.signal });
+    assert.equal(stream.abandonedBytes, 0);
+    caller.abort();
+    assert.ok(stream.abandonedBytes > 2 ** 18);
+    await assert.rejects(cancelled, { code: 'CANCELLED' });
+    await stream.infer({ model: 'm', inputs: { x } });
+    assert.equal(stream.abandonedBytes, 0);
     stream.close();
   });
 

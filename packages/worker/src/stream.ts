@@ -11,7 +11,7 @@
  * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, what comes
  *    meanwhile is refused, then the stream ends.
  */
-import { abortable, KofnError, openScope, type Scope, type Signal, throwIfAborted } from '@kofn/core';
+import { KofnError, openScope, type Scope, type Signal, throwIfAborted } from '@kofn/core';
 import {
   checksum,
   readRequest,
@@ -27,18 +27,13 @@ const MAX_UNSENT_REPLIES = 256;
 
 export async function serveStream(stream: ServerDuplex, parts: InferenceParts, shutdown: Signal): Promise<void> {
   const requests = new StreamRequests(stream, parts);
-  const messages = stream.messages[Symbol.asyncIterator]();
   using stop = openScope(parts.clock, { parent: stream.signal });
   const onShutdown = () =>
     void requests.end().then(() => stop.abort(new KofnError('UNAVAILABLE', 'this worker is shutting down')));
   shutdown.addEventListener('abort', onShutdown, { once: true });
   try {
     if (shutdown.aborted) return;
-    for (;;) {
-      const next = await abortable(messages.next(), stop.signal);
-      if (next.done === true) break;
-      await requests.accept(next.value);
-    }
+    await stream.receive(frame => requests.accept(frame), stop.signal);
   } catch (error) {
     if (!shutdown.aborted || stream.signal.aborted) throw error;
   } finally {
@@ -58,8 +53,8 @@ class StreamRequests {
     this.#parts = parts;
   }
 
-  /** Takes one frame; resolves when the next may be read. */
-  async accept(frame: Uint8Array): Promise<void> {
+  /** Takes one frame; when it returns a promise, the next may be read once that resolves. */
+  accept(frame: Uint8Array): Promise<void> | undefined {
     let request: InferRequestMessage;
     try {
       request = readRequest(frame);
@@ -70,16 +65,16 @@ class StreamRequests {
     const crc = checksum.in(frame);
     const isDamaged = crc !== undefined && !checksum.fits(frame);
     if (request.parameters['kofn_cancel']?.bool_param === true) {
-      if (isDamaged) return;
+      if (isDamaged) return undefined;
       this.#pending.get(id)?.abort(new KofnError('CANCELLED', `request ${id} was cancelled by its caller`));
-      return;
+      return undefined;
     }
     if (isDamaged) return this.#keep(this.#sendError(id, request.model_name, damaged()));
     if (id !== '' && this.#pending.has(id)) {
       const error = new KofnError('INVALID_ARGUMENT', `request id "${id}" is taken by one that is not answered yet`);
       return this.#keep(this.#sendError(id, request.model_name, error));
     }
-    await this.#keep(this.#answer(request, crc));
+    return this.#keep(this.#answer(request, crc));
   }
 
   /** Resolves when the answers that are under way now have ended. */
@@ -87,10 +82,11 @@ class StreamRequests {
     await Promise.all(this.#answers);
   }
 
-  async #keep(answer: Promise<void>): Promise<void> {
-    const kept = answer.catch(() => undefined).finally(() => this.#answers.delete(kept)); // no peer, no reply
+  #keep(answer: Promise<void>): Promise<void> | undefined {
+    const over = () => void this.#answers.delete(kept);
+    const kept = answer.then(over, over); // no peer, no reply
     this.#answers.add(kept);
-    if (this.#answers.size > MAX_UNSENT_REPLIES) await Promise.race(this.#answers);
+    return this.#answers.size > MAX_UNSENT_REPLIES ? Promise.race(this.#answers) : undefined;
   }
 
   async #answer(request: InferRequestMessage, crc: number | undefined): Promise<void> {
