@@ -94,6 +94,15 @@ export function alongCriticalPath(steps: readonly StepTimes[], outputs: readonly
 }
 
 function sum(a: Spans, b: Spans): Spans {
-  const names = Object.keys(NONE) as (keyof Spans)[];
-  return Object.fromEntries(names.map(name => [name, a[name] + b[name]])) as unknown as Spans;
+  return {
+    serialise: a.serialise + b.serialise,
+    send: a.send + b.send,
+    queue: a.queue + b.queue,
+    engine: a.engine + b.engine,
+    worker: a.worker + b.worker,
+    receive: a.receive + b.receive,
+    verify: a.verify + b.verify,
+    decode: a.decode + b.decode,
+    local: a.local + b.local,
+  };
 }

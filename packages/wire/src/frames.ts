@@ -4,8 +4,8 @@
  * rare: typed contents, parameters of tensors, bytes that are no message.
  *
  * Invariants
- * 1. A payload is not copied here: frames are in parts, which the transport copies into what it writes. What n workers get alike is
- *    encoded, and its checksum taken, once.
+ * 1. A large payload is not copied here: frames are in parts, which the transport copies into what it writes. What n workers get
+ *    alike is encoded, and its checksum taken, once.
  * 2. Where the transport puts a message as gRPC does, the first payload lies at a multiple of 8 bytes: it is read where it is.
  * 3. Any peer can read these frames. Fields stand in no particular order, and a number in more bytes than it needs: both are
  *    allowed to protobuf's writers.
@@ -14,6 +14,7 @@ import protobuf from 'protobufjs/minimal.js';
 import type { Tensors } from '@kofn/core';
 import type { MessageParts } from './channel.js';
 import { checksum, SEAL_BYTES } from './checksum.js';
+import { FrameWriter, varintBytes, type Mark } from './frame-writer.js';
 import { encodeTensors } from './infer-codec.js';
 import {
   codecs,
@@ -25,13 +26,10 @@ import {
 
 const { Reader, Writer } = protobuf;
 type Reader = protobuf.Reader;
-type Writer = protobuf.Writer;
 
 /** What gRPC puts before a message: it and the message come in one buffer, which is aligned. */
 const GRPC_PREFIX = 5;
 const ALIGNMENT = 8;
-/** The longest that protobuf allows a number to be. */
-const MAX_VARINT = 10;
 
 /** `kofn_times` in a request asks for these three of its reply, in whole microseconds. */
 const TIMES = { queue: 'kofn_queue_us', engine: 'kofn_engine_us', worker: 'kofn_worker_us' } as const;
@@ -52,7 +50,9 @@ export class EncodedInputs {
   constructor(inputs: Tensors) {
     this.inputs = inputs;
     const { tensors, raw } = encodeTensors(inputs);
-    this.parts = tensorParts(tensors, raw, { tensorField: 5, rawField: 7, at: GRPC_PREFIX });
+    const writer = new FrameWriter();
+    writeTensors(writer, tensors, raw, { tag: RAW_INPUT });
+    this.parts = writer.finish();
   }
 
   /** Taken when it is first asked for: a peer may not know checksums. */
@@ -77,21 +77,26 @@ export function requestFrame(
   }: { model: string; id: string; timeoutMs?: number | undefined; inputs: EncodedInputs },
   sealed: boolean,
 ): RequestFrame {
-  const writer = Writer.create().uint32(10).string(model).uint32(26).string(id);
+  const writer = new FrameWriter();
+  writer.text(MODEL, model);
+  writer.text(ID, id);
   if (timeoutMs !== undefined) {
     writeParameter(writer, 'timeout', { int64_param: Math.max(1, Math.round(timeoutMs * 1000)) });
   }
-  if (sealed) writeParameter(writer, 'kofn_times', { bool_param: true });
-  const own = writer.finish();
-  if (!sealed) return { parts: [...inputs.parts, own], crc: undefined };
-  const crc = checksum.of(own, inputs.crc);
-  return { parts: [...inputs.parts, own, checksum.seal(crc)], crc };
+  if (!sealed) return { parts: [...inputs.parts, ...writer.finish()], crc: undefined };
+  writeParameter(writer, 'kofn_times', { bool_param: true });
+  const crc = writer.crc(inputs.crc);
+  writer.bytes(checksum.seal(crc));
+  return { parts: [...inputs.parts, ...writer.finish()], crc };
 }
 
 /** Cancels the request `id`. */
-export function cancelFrame(id: string, sealed: boolean): Uint8Array {
-  const own = writeParameter(Writer.create().uint32(26).string(id), 'kofn_cancel', { bool_param: true }).finish();
-  return sealed ? Buffer.concat([own, checksum.seal(checksum.of(own))]) : own;
+export function cancelFrame(id: string, sealed: boolean): MessageParts {
+  const writer = new FrameWriter();
+  writer.text(ID, id);
+  writeParameter(writer, 'kofn_cancel', { bool_param: true });
+  if (sealed) writer.bytes(checksum.seal(writer.crc(0)));
+  return writer.finish();
 }
 
 /** A reply frame; to a request with the checksum `requestCrc` it ends in its own, begun from that. */
@@ -99,24 +104,24 @@ export function replyFrame(
   { error_message: error = '', infer_response: response }: Partial<StreamResponseMessage>,
   requestCrc?: number,
 ): MessageParts {
-  const { model_name: model = '', model_version: version = '', id = '', parameters = {} } = response ?? {};
-  const writer = Writer.create();
-  if (model !== '') writer.uint32(10).string(model);
-  if (version !== '') writer.uint32(18).string(version);
-  if (id !== '') writer.uint32(26).string(id);
-  for (const [name, value] of Object.entries(parameters)) writeParameter(writer, name, value);
-  const own = writer.finish();
-  const head = error === '' ? NOTHING : Writer.create().uint32(10).string(error).finish();
-  // Its length is written in five bytes whatever it is, so that the place of the payload does not depend on it.
-  const lengthBytes = 5;
-  const at = GRPC_PREFIX + head.byteLength + 1 + lengthBytes;
-  const places = { tensorField: 5, rawField: 6, at };
-  const body = [...tensorParts(response?.outputs ?? [], response?.raw_output_contents ?? [], places), own];
-  const sealBytes = requestCrc === undefined ? 0 : SEAL_BYTES;
-  const length = body.reduce((sum, { byteLength }) => sum + byteLength, sealBytes);
-  const parts = [head, Buffer.from([0x12, ...varint(length, lengthBytes)]), ...body];
-  if (requestCrc === undefined) return parts;
-  return [...parts, checksum.seal(parts.reduce((crc, part) => checksum.of(part, crc), requestCrc))];
+  const writer = new FrameWriter();
+  if (error !== '') writer.text(ERROR_MESSAGE, error);
+  // Its length is written in five bytes whatever it is, before anything of it is known.
+  writer.varint(INFER_RESPONSE);
+  const lengthAt = writer.position;
+  writer.varint(0, LENGTH_BYTES);
+  const start = writer.length;
+  if (response?.model_name) writer.text(MODEL, response.model_name);
+  if (response?.model_version) writer.text(VERSION, response.model_version);
+  if (response?.id) writer.text(ID, response.id);
+  for (const [name, value] of Object.entries(response?.parameters ?? {})) writeParameter(writer, name, value);
+  const endBytes = requestCrc === undefined ? 0 : SEAL_BYTES;
+  writeTensors(writer, response?.outputs ?? [], response?.raw_output_contents ?? [], {
+    tag: RAW_OUTPUT,
+    beforePayloads: bytes => writer.patch(lengthAt, writer.length - start + bytes + endBytes, LENGTH_BYTES),
+  });
+  if (requestCrc !== undefined) writer.bytes(checksum.seal(writer.crc(requestCrc)));
+  return writer.finish();
 }
 
 export function timesParameters({ queueMs, engineMs, workerMs }: WorkerTimes): Record<string, InferParameter> {
@@ -141,60 +146,74 @@ export function readReply(frame: Uint8Array): StreamResponseMessage {
   return quickly(frame, quickReply) ?? codecs.streamResponse.decode(frame);
 }
 
-const NOTHING = new Uint8Array();
+/** Tags of fields (number and kind), as the .proto file numbers them. */
+const MODEL = (1 << 3) | 2;
+const VERSION = (2 << 3) | 2;
+const ID = (3 << 3) | 2;
+const PARAMETERS = (4 << 3) | 2;
+const TENSOR = (5 << 3) | 2;
+const RAW_INPUT = (7 << 3) | 2;
+const RAW_OUTPUT = (6 << 3) | 2;
+const ERROR_MESSAGE = (1 << 3) | 2;
+const INFER_RESPONSE = (2 << 3) | 2;
+const LENGTH_BYTES = 5;
 
-/** The fields of `tensors`, then of their raw contents. `at`: where the first byte will lie. */
-function tensorParts(
+/**
+ * The fields of `tensors`, then their raw contents, of which it says first how many bytes they take, tags and lengths included. The
+ * last size of the first tensor is written longer than it need be, where that aligns the first payload.
+ */
+function writeTensors(
+  writer: FrameWriter,
   tensors: readonly TensorMessage[],
   raw: readonly Uint8Array[],
-  { tensorField, rawField, at }: { tensorField: number; rawField: number; at: number },
-): Uint8Array[] {
-  const prefixes = raw.map(({ byteLength }) => Buffer.from([(rawField << 3) | 2, ...varint(byteLength)]));
-  const headOf = (padding: number) => {
-    const writer = Writer.create();
-    for (const [index, each] of tensors.entries()) writeTensor(writer, tensorField, each, index === 0 ? padding : 0);
-    return writer.finish();
-  };
-  const plain = headOf(0);
-  const end = at + plain.byteLength + (prefixes[0]?.byteLength ?? 0);
-  const padding = (ALIGNMENT - (end % ALIGNMENT)) % ALIGNMENT;
-  const lastSize = tensors[0]?.shape.at(-1);
-  const fits = lastSize !== undefined && varint(Number(lastSize)).length + padding <= MAX_VARINT;
-  const head = raw.length > 0 && padding > 0 && fits ? headOf(padding) : plain;
-  return [head, ...raw.flatMap((bytes, index) => [prefixes[index]!, bytes])];
-}
-
-/** One tensor's name, type and shape; the last size takes `padding` bytes more than it needs. */
-function writeTensor(writer: Writer, field: number, { name, datatype, shape }: TensorMessage, padding: number): void {
-  writer.uint32((field << 3) | 2).fork();
-  if (name !== '') writer.uint32(10).string(name);
-  if (datatype !== '') writer.uint32(18).string(datatype);
-  const sizes = shape.map(Number).flatMap((size, i) => {
-    const shortest = varint(size);
-    return i === shape.length - 1 ? varint(size, shortest.length + padding) : shortest;
-  });
-  if (sizes.length > 0) writer.uint32(26).bytes(Uint8Array.from(sizes));
-  writer.ldelim();
-}
-
-/** A whole number ≥ 0 in base 128, least part first; in `bytes` bytes, or as few as there can be. */
-function varint(value: number, bytes = 0): number[] {
-  const parts: number[] = [];
-  for (let rest = value; rest > 0 || parts.length < Math.max(1, bytes); rest = Math.floor(rest / 128)) {
-    parts.push((rest % 128) | 128);
+  { tag, beforePayloads }: { tag: number; beforePayloads?: (bytes: number) => void },
+): void {
+  let first: { marks: Mark[]; end: number } | undefined;
+  for (const [index, { name, datatype, shape }] of tensors.entries()) {
+    const tensor = writer.begin(TENSOR);
+    if (name !== '') writer.text(10, name);
+    if (datatype !== '') writer.text(18, datatype);
+    if (shape.length > 0) {
+      const sizes = writer.begin(26);
+      for (const size of shape) writer.varint(Number(size));
+      writer.end(sizes);
+      if (index === 0) first = { marks: [tensor, sizes], end: writer.position };
+    }
+    writer.end(tensor);
   }
-  parts[parts.length - 1]! &= 127;
-  return parts;
+  if (first !== undefined && raw.length > 0) {
+    const payloadAt = GRPC_PREFIX + writer.length + 1 + varintBytes(raw[0]!.byteLength);
+    const padding = (ALIGNMENT - (payloadAt % ALIGNMENT)) % ALIGNMENT;
+    if (padding > 0) writer.lengthen(first.end, padding, first.marks);
+  }
+  beforePayloads?.(raw.reduce((sum, { byteLength }) => sum + 1 + varintBytes(byteLength) + byteLength, 0));
+  for (const bytes of raw) writer.payload(tag, bytes);
 }
 
-function writeParameter(writer: Writer, name: string, value: InferParameter): Writer {
-  writer.uint32(34).fork().uint32(10).string(name).uint32(18).fork();
-  if (value.bool_param !== undefined) writer.uint32(8).bool(value.bool_param);
-  else if (value.int64_param !== undefined) writer.uint32(16).int64(value.int64_param);
-  else if (value.string_param !== undefined) writer.uint32(26).string(value.string_param);
-  else if (value.double_param !== undefined) writer.uint32(33).double(value.double_param);
-  else if (value.uint64_param !== undefined) writer.uint32(40).uint64(value.uint64_param);
-  return writer.ldelim().ldelim();
+function writeParameter(writer: FrameWriter, name: string, value: InferParameter): void {
+  const entry = writer.begin(PARAMETERS);
+  writer.text(10, name);
+  const choice = writer.begin(18);
+  const { bool_param: bool, int64_param: int64, string_param: text } = value;
+  if (bool !== undefined) {
+    writer.varint(8);
+    writer.varint(bool ? 1 : 0);
+  } else if (typeof int64 === 'number' && int64 >= 0) {
+    writer.varint(16);
+    writer.varint(int64);
+  } else if (text !== undefined) writer.text(26, text);
+  else writer.bytes(rareParameter(value));
+  writer.end(choice);
+  writer.end(entry);
+}
+
+/** Numbers that may be negative, or have more digits than a double. */
+function rareParameter({ int64_param: int64, double_param: double, uint64_param: uint64 }: InferParameter): Uint8Array {
+  const writer = Writer.create();
+  if (int64 !== undefined) writer.uint32(16).int64(int64);
+  else if (double !== undefined) writer.uint32(33).double(double);
+  else if (uint64 !== undefined) writer.uint32(40).uint64(uint64);
+  return writer.finish();
 }
 
 /** What `read` makes of `frame`; undefined when that is a case for the generated codec. */

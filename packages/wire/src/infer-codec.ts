@@ -51,6 +51,8 @@ export function decodeTensors(messages: readonly TensorMessage[], raw: readonly 
   if (raw.length > 0 && raw.length !== messages.length) {
     throw new KofnError('PROTOCOL', `${messages.length} tensors came with ${raw.length} raw contents`);
   }
+  const [only] = messages;
+  if (messages.length === 1 && only!.name !== '__proto__') return { [only!.name]: decodeTensor(only!, raw[0]) };
   const values: Record<string, Tensor> = Object.create(null) as Record<string, Tensor>;
   for (const [index, message] of messages.entries()) {
     if (message.name in values) throw new KofnError('PROTOCOL', `the tensor "${message.name}" came twice`);

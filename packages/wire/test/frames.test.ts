@@ -205,8 +205,8 @@ describe('frames', () => {
     );
   });
 
-  it('has the same payload for every worker, and no copy of it', () => {
-    const x = float32([3], Float32Array.of(1, 2, 3));
+  it('has the same large payload for every worker, and no copy of it', () => {
+    const x = float32([2000], Float32Array.from({ length: 2000 }, Math.sin));
     const inputs = new EncodedInputs({ x });
     const frames = ['1', '2'].map(id => requestFrame({ model: 'm', id, inputs }, true));
     const payload = frames[0]!.parts.find(part => part.buffer === x.data.buffer)!;
@@ -218,7 +218,7 @@ describe('frames', () => {
   it('notices every single flipped bit of a request, or nothing is lost by it', () => {
     const x = float32([1, 2], Float32Array.of(1, -2));
     const request = requestFrame({ model: 'a'.repeat(64), id: '12', inputs: new EncodedInputs({ x }) }, true);
-    for (const frame of [received(request.parts), cancelFrame('7', true)]) {
+    for (const frame of [received(request.parts), received(cancelFrame('7', true))]) {
       const sent = readRequest(frame);
       forEachFlip(frame, flipped => {
         // Whose checksum is no more to be seen runs as a stranger's: its reply then has none and is not taken.
