@@ -124,46 +124,102 @@ export class ProgressiveDecoder {
     const units = Math.min(partUnits, unitsPerGroup - first);
     if (units <= 0) return; // all padding
     const inner = this.#inner;
-    const sum = new Float64Array(units * inner);
+    const solve = inner < SHORT_ROW ? addUp : combine;
+    const sum = new Float64Array(solve === addUp ? units * inner : inner);
     for (let slice = 0; slice < this.#batch * groups; slice++) {
       const scales = this.#scales.subarray((slice % groups) * unitsPerGroup);
-      sum.fill(0);
+      const terms: Term[] = [];
       for (let j = 0; j < row.length; j++) {
+        const factor = row[j]!;
+        if (factor === 0) continue;
         const block = decodeSet[Math.floor(j / subBlocks)]!;
         const inPart = (j % subBlocks) * partUnits;
         const parity = this.#arrived.get(block);
         if (parity !== undefined) {
-          const at = (slice * blockUnits + inPart) * inner;
-          addScaled(sum, parity, at, units, inner, row[j]!, undefined);
+          terms.push({ values: parity, at: (slice * blockUnits + inPart) * inner, units, factor, scales: undefined });
         } else {
           const unit = block * blockUnits + inPart;
           const real = Math.min(units, unitsPerGroup - unit); // the rest is padding, which is zero
           const at = (slice * unitsPerGroup + unit) * inner;
-          if (real > 0) addScaled(sum, this.#output, at, real, inner, row[j]!, scales.subarray(unit));
+          if (real > 0) terms.push({ values: this.#output, at, units: real, factor, scales: scales.subarray(unit) });
         }
       }
-      const out = (slice * unitsPerGroup + first) * inner;
-      for (let unit = 0, i = 0; unit < units; unit++) {
-        const unscale = 1 / scales[first + unit]!;
-        for (let end = i + inner; i < end; i++) this.#output[out + i] = sum[i]! * unscale;
-      }
+      const to = {
+        out: this.#output,
+        at: (slice * unitsPerGroup + first) * inner,
+        units,
+        scales: scales.subarray(first),
+      };
+      solve(terms, inner, sum, to);
     }
   }
 }
 
-/** sum[u,i] += factor · scales[u] · source[at + (u,i)] for `units` units of `inner` elements; scales are 1 when absent. */
-function addScaled(
-  sum: Float64Array,
-  source: Float32Array,
-  at: number,
-  units: number,
-  inner: number,
-  factor: number,
-  scales: Float64Array | undefined,
-): void {
-  if (factor === 0) return;
+/** A part of the decode set and what it is multiplied by: `factor`, and the scale of each unit where it has them. */
+interface Term {
+  readonly values: Float32Array;
+  readonly at: number;
+  readonly units: number;
+  readonly factor: number;
+  readonly scales: Float64Array | undefined;
+}
+
+/** Where a solved part goes, divided by the scale of each unit. */
+interface Place {
+  readonly out: Float32Array;
+  readonly at: number;
+  readonly units: number;
+  readonly scales: Float64Array;
+}
+
+/** Fewer elements a unit than this are not worth a loop of their own. */
+const SHORT_ROW = 16;
+
+/** For units of few elements, as fully connected layers have: term by term over all of them. */
+function addUp(terms: readonly Term[], inner: number, sum: Float64Array, { out, at, units, scales }: Place): void {
+  sum.fill(0);
+  for (const { values, at: from, units: count, factor, scales: own } of terms) {
+    for (let unit = 0, i = 0; unit < count; unit++) {
+      const f = own === undefined ? factor : factor * own[unit]!;
+      for (let end = i + inner; i < end; i++) sum[i]! += f * values[from + i]!;
+    }
+  }
   for (let unit = 0, i = 0; unit < units; unit++) {
-    const f = scales === undefined ? factor : factor * scales[unit]!;
-    for (let end = i + inner; i < end; i++) sum[i]! += f * source[at + i]!;
+    const unscale = 1 / scales[unit]!;
+    for (let end = i + inner; i < end; i++) out[at + i] = sum[i]! * unscale;
+  }
+}
+
+/** For units of many elements, as convolutions have: unit by unit, four terms a pass, for the cost is memory traffic. */
+function combine(terms: readonly Term[], inner: number, sum: Float64Array, { out, at, units, scales }: Place): void {
+  const factorOf = (term: Term | undefined, unit: number) => {
+    if (term === undefined || unit >= term.units) return 0;
+    return term.scales === undefined ? term.factor : term.factor * term.scales[unit]!;
+  };
+  // With a factor of 0 it does not matter which values: those that are there.
+  const from = (term: Term, unit: number) => term.at + (unit < term.units ? unit : 0) * inner;
+  for (let unit = 0; unit < units; unit++) {
+    const start = at + unit * inner;
+    const unscale = 1 / scales[unit]!;
+    sum.fill(0);
+    if (terms.length === 0) out.fill(0, start, start + inner);
+    for (let j = 0; j < terms.length; j += 4) {
+      const a = terms[j]!;
+      const [b, c, d] = [terms[j + 1] ?? a, terms[j + 2] ?? a, terms[j + 3] ?? a];
+      const [fa, fb] = [factorOf(a, unit), factorOf(terms[j + 1], unit)];
+      const [fc, fd] = [factorOf(terms[j + 2], unit), factorOf(terms[j + 3], unit)];
+      const [pa, pb, pc, pd] = [from(a, unit), from(b, unit), from(c, unit), from(d, unit)];
+      const [va, vb, vc, vd] = [a.values, b.values, c.values, d.values];
+      if (j + 4 < terms.length) {
+        for (let i = 0; i < inner; i++) {
+          sum[i]! += fa * va[pa + i]! + fb * vb[pb + i]! + fc * vc[pc + i]! + fd * vd[pd + i]!;
+        }
+      } else {
+        for (let i = 0; i < inner; i++) {
+          const four = fa * va[pa + i]! + fb * vb[pb + i]! + fc * vc[pc + i]! + fd * vd[pd + i]!;
+          out[start + i] = (sum[i]! + four) * unscale;
+        }
+      }
+    }
   }
 }
