@@ -11,7 +11,8 @@
  * 1. No byte is lost, changed or overtaken.
  * 2. No more than HELD_BYTES, and the last read, wait in a direction of a connection: beyond, its source is not read. That is
  *    many times what travels on a line of 1 Gbit/s and 10 ms, so that the buffer is never what limits the rate.
- * 3. While something is due within FINE_MS nothing sleeps, for timers are no finer; else it sleeps until then.
+ * 3. While something is due within FINE_MS nothing sleeps, for timers are no finer, unless the link `isCoarse`; else it sleeps until
+ *    then.
  */
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
@@ -24,6 +25,8 @@ export interface LinkOptions {
   readonly delayMs: number;
   /** Each way; none: nothing but the delay. */
   readonly megabitsPerSecond?: number | undefined;
+  /** Leaves the cores to others: nothing is spun, and everything up to 2 ms late. */
+  readonly isCoarse?: boolean | undefined;
 }
 
 const HELD_BYTES = 8 * 2 ** 20;
@@ -82,6 +85,10 @@ class Line {
 
   constructor(options: LinkOptions) {
     this.#options = options;
+  }
+
+  get isCoarse(): boolean {
+    return this.#options.isCoarse ?? false;
   }
 
   /** Takes a piece; returns when it is at the other end. */
@@ -149,7 +156,8 @@ class Pipe {
       this.#isWaiting = false;
       this.#pump();
     };
-    if (ms > FINE_MS) systemClock.setTimer(on, ms - FINE_MS);
+    const spunMs = this.#line.isCoarse ? 0 : FINE_MS;
+    if (ms > spunMs) systemClock.setTimer(on, ms - spunMs);
     else setImmediate(on);
   }
 }

@@ -161,9 +161,10 @@ export class Connection implements AsyncDisposable {
    * Runs shard `name` there. Throws UNAVAILABLE when the worker cannot take it or is lost, RESOURCE_EXHAUSTED when it
    * `isFull`, else what it answered.
    */
-  async infer(name: string, inputs: EncodedInputs, { signal, bytes, ...call }: InferCall): Promise<InferReply> {
-    if (!this.takesCalls) throw this.#unavailable();
-    return this.#onLink(bytes, signal, client => client.infer({ model: name, inputs, ...call }, { signal, ...call }));
+  infer(model: string, inputs: EncodedInputs, call: InferCall): Promise<InferReply> {
+    if (!this.takesCalls) return Promise.reject(this.#unavailable());
+    const { signal, bytes, timeoutMs } = call;
+    return this.#onLink(bytes, signal, client => client.infer({ model, inputs, timeoutMs }, call));
   }
 
   /**
@@ -175,20 +176,24 @@ export class Connection implements AsyncDisposable {
     { signal, bytes = 0 }: { signal?: Signal | undefined; bytes?: number } = {},
   ): Promise<T> {
     if (!this.#isLinked) throw this.#unavailable();
-    return this.#onLink(Math.min(bytes, BUFFERED_BYTES), signal, question);
+    return this.#onLink(Math.min(bytes, BUFFERED_BYTES), signal, async client => question(client));
   }
 
-  async #onLink<T>(bytes: number, signal: Signal | undefined, call: (client: WorkerClient) => Promise<T>): Promise<T> {
+  /** `call` rejects with its errors and throws none. */
+  #onLink<T>(bytes: number, signal: Signal | undefined, call: (client: WorkerClient) => Promise<T>): Promise<T> {
     const link = this.#link;
     this.#travellingBytes += bytes;
-    try {
-      return await call(link.client);
-    } catch (error) {
-      const isLost = link !== this.#link || !this.#isLinked;
-      throw isLost && signal?.aborted !== true ? this.#unavailable() : error;
-    } finally {
-      this.#travellingBytes -= bytes;
-    }
+    return call(link.client).then(
+      value => {
+        this.#travellingBytes -= bytes;
+        return value;
+      },
+      (error: unknown) => {
+        this.#travellingBytes -= bytes;
+        const isLost = link !== this.#link || !this.#isLinked;
+        throw isLost && signal?.aborted !== true ? this.#unavailable() : error;
+      },
+    );
   }
 
   /** It answered what is no answer. After MARKS of them the worker is put aside. */

@@ -204,11 +204,8 @@ class GroupCall {
 
   /** The block may come until `call` settles. */
   #await(block: number, call: Promise<void>): void {
-    const settled = call.catch(() => undefined); // its erasure is recorded; after the answer it is nobody's
-    this.#pending.set(
-      block,
-      settled.finally(() => this.#pending.delete(block)),
-    );
+    const over = () => void this.#pending.delete(block);
+    this.#pending.set(block, call.then(over, over)); // its erasure is recorded; after the answer it is nobody's
   }
 
   /**
@@ -374,7 +371,7 @@ class GroupCall {
   }
 }
 
-async function quorumOf(quorum: Quorum, calls: readonly Promise<void>[]): Promise<void> {
+function quorumOf(quorum: Quorum, calls: readonly Promise<void>[]): Promise<unknown> {
   const members = quorum.members.map(block => calls[block]!);
-  await (quorum.count === 1 ? pAny(members) : pSome(members, { count: quorum.count }));
+  return quorum.count === 1 ? pAny(members) : pSome(members, { count: quorum.count });
 }

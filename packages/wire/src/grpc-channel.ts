@@ -142,16 +142,15 @@ class GrpcChannel implements Channel {
     call.on('error', (error: ServiceError) => finish(this.#failure(error)));
     call.on('end', () => finish(undefined));
     return {
-      send: async message => {
-        this.#checkSize(message);
-        await new Promise<void>((resolve, reject) => {
+      send: message =>
+        new Promise<void>((resolve, reject) => {
+          this.#checkSize(message);
           if (ended !== undefined) return reject(ended);
           call.write(asMessage(message), (error?: Error | null) => {
             if (error || ended !== undefined) reject(ended ?? KofnError.from(error, 'UNAVAILABLE', this.address));
             else resolve();
           });
-        });
-      },
+        }),
       end: () => call.end(),
       cancel: () => call.cancel(),
     };
