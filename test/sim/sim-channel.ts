@@ -16,6 +16,7 @@ import {
   type Channel,
   type DuplexCall,
   type DuplexEvents,
+  type MessageParts,
   type MethodPath,
 } from '@kofn/wire';
 import { describeFrame, whole, type FrameInfo } from './frames.js';
@@ -106,12 +107,13 @@ export class SimChannel implements Channel {
 
   clientStream(
     method: MethodPath,
-    messages: AsyncIterable<Uint8Array>,
+    messages: AsyncIterable<Uint8Array | MessageParts>,
     options: CallOptions = {},
   ): Promise<Uint8Array> {
     const start = (call: Call, reject: (error: KofnError) => void, over: Promise<unknown>) => {
       const send = async () => {
-        for await (const message of messages) {
+        for await (const given of messages) {
+          const message = whole(given);
           this.#checkSize(message);
           const written = new Promise<boolean>(done => call.send(message, () => done(true)));
           if (!(await Promise.race([written, over.then(() => false)]))) return;

@@ -9,7 +9,7 @@
  */
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { KofnError, type ErrorCode, type Tensors } from '@kofn/core';
 import type { Backend, BackendSession } from './backend.js';
 import { enter, leave } from './gate.js';
@@ -43,7 +43,9 @@ let work = inside(engine === 'native' ? openNative : openWasm).then(
 );
 work.catch(() => undefined);
 
-port.on('message', (message: ToThread) => {
+port.on('message', take);
+
+function take(message: ToThread): void {
   if (message.kind === 'close') {
     work.then(
       () => process.exit(),
@@ -53,7 +55,7 @@ port.on('message', (message: ToThread) => {
   }
   if (message.kind === 'release') closing.add(message.session);
   work = work.then(async backend => {
-    await turn();
+    takeWhatHasCome();
     try {
       const value = await inside(() => serve(backend, message));
       const { values, buffers } =
@@ -65,11 +67,13 @@ port.on('message', (message: ToThread) => {
     return backend;
   });
   work.catch(() => undefined);
-});
+}
 
-/** Lets the messages in that have arrived: WebAssembly runs from microtask to microtask, and a release would wait. */
-function turn(): Promise<void> {
-  return new Promise(resolve => setImmediate(resolve));
+/** From one run to the next no turn of the loop need lie between, and a release would wait. */
+function takeWhatHasCome(): void {
+  for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port)) {
+    take(next.message as ToThread);
+  }
 }
 
 /** Throws CANCELLED when the engine is closing. */

@@ -47,7 +47,11 @@ export interface Channel extends AsyncDisposable {
   onBroken(listener: (error: KofnError) => void): () => void;
   unary(method: MethodPath, request: Uint8Array, options?: CallOptions): Promise<Uint8Array>;
   /** Sends `messages` as the transport takes them (backpressure), then waits for the single reply. */
-  clientStream(method: MethodPath, messages: AsyncIterable<Uint8Array>, options?: CallOptions): Promise<Uint8Array>;
+  clientStream(
+    method: MethodPath,
+    messages: AsyncIterable<Uint8Array | MessageParts>,
+    options?: CallOptions,
+  ): Promise<Uint8Array>;
   duplex(method: MethodPath, events: DuplexEvents): DuplexCall;
 }
 

@@ -90,7 +90,7 @@ class GrpcChannel implements Channel {
 
   clientStream(
     method: MethodPath,
-    messages: AsyncIterable<Uint8Array>,
+    messages: AsyncIterable<Uint8Array | MessageParts>,
     options: CallOptions = {},
   ): Promise<Uint8Array> {
     return this.#settle(options, 'transfer', (resolve, reject, over) => {
@@ -102,7 +102,7 @@ class GrpcChannel implements Channel {
       const send = async () => {
         for await (const message of messages) {
           this.#checkSize(message);
-          const written = new Promise<boolean>(done => call.write(asBuffer(message), () => done(true)));
+          const written = new Promise<boolean>(done => call.write(asMessage(message), () => done(true)));
           // Answered before the end, refused or cancelled: the rest is not wanted.
           if (!(await Promise.race([written, unwanted]))) return;
         }

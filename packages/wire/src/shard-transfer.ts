@@ -1,10 +1,15 @@
 /** A shard's name and its way over the wire in chunks. */
 import { createHash } from 'node:crypto';
+import type { MessageParts } from './channel.js';
+import { FrameWriter } from './frame-writer.js';
 import type { Owner } from './owner.js';
 import { codecs } from './protos.js';
 
 /** Large enough that a message costs little, small enough that progress moves and memory stays flat. */
 export const CHUNK_BYTES = 2 ** 20;
+
+/** Tag of PutRequest.data (field 2, bytes). */
+const DATA = (2 << 3) | 2;
 
 export interface ShardFiles {
   /** shardName(model, weights). */
@@ -29,14 +34,16 @@ export function shardHash(modelBytes: number) {
 export async function* putMessages(
   { name, model, weights }: ShardFiles,
   { owner, onProgress }: { owner?: Owner | undefined; onProgress?: ((sentBytes: number) => void) | undefined } = {},
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<Uint8Array | MessageParts> {
   const header = { name, model_bytes: model.byteLength, weights_bytes: weights.byteLength, owner };
   yield codecs.putRequest.encode({ header });
   let sent = 0;
   for (const part of [model, weights]) {
     for (let at = 0; at < part.byteLength; at += CHUNK_BYTES) {
       const data = part.subarray(at, at + CHUNK_BYTES);
-      yield codecs.putRequest.encode({ data });
+      const writer = new FrameWriter();
+      writer.payload(DATA, data);
+      yield writer.finish();
       sent += data.byteLength;
       onProgress?.(sent);
       await Promise.resolve();
