@@ -100,6 +100,12 @@ describe('codedLayer on five workers', () => {
     }
   });
 
+  it('takes the first node of a model, whose input sizes its file fixes', async () => {
+    await using layer = await codedLayer({ onnx: MODEL, node: 'conv1' }, { cluster });
+    const { output } = await layer.run(float32([2, 1, 28, 28], draw(2 * 28 * 28)));
+    assert.deepEqual(output.shape, [2, 24, 28, 28]);
+  });
+
   it('sends a shard that a worker has only once', async () => {
     const weights = { data: draw(64 * 64), shape: [64, 64] };
     const sent: number[] = [];

@@ -111,12 +111,14 @@ export async function codedLayer(spec: LayerSpec, options: CodeOptions & { clust
     'onnx' in spec
       ? await nodeModel(spec, options.cluster)
       : layerModel(linearLayer(spec), spec.activation && knownActivation(spec.activation));
-  const [report] = findCodable(await loadModel(files));
+  const model = await loadModel(files);
+  const [report] = findCodable(model);
   if (report?.codable !== true) {
     const why = report?.reason ?? 'it is not a Gemm, MatMul or Conv';
     throw new KofnError('UNSUPPORTED', `node "${(spec as OnnxLayer).node}" cannot be coded: ${why}`);
   }
-  const sampleInputs = { [report.dataInput]: smallestInput(report.layer()) };
+  const declared = model.inputs.find(({ name }) => name === report.dataInput)?.shape ?? [];
+  const sampleInputs = { [report.dataInput]: smallestInput(report.layer(), declared) };
   return new CodedLayer(await codedModel(files, { ...options, layers: [report.node], sampleInputs }));
 }
 
@@ -219,13 +221,18 @@ function fromRows(what: string, rows: readonly (readonly number[])[]): Float32Te
   return float32([rows.length, columns], Float32Array.from(rows.flat()));
 }
 
-/** The smallest input that the layer takes, to profile it with: its sizes are not known before the first request. */
-function smallestInput(layer: LinearLayer): Tensor {
-  const { conv, fanIn, columnsIn } = layer;
-  if (conv === undefined) return float32(columnsIn === true ? [fanIn, 1] : [1, fanIn], new Float32Array(fanIn));
-  const channels = (fanIn / elementCount(conv.kernel)) * conv.groups;
-  const shape = [1, channels, ...conv.kernel.map((size, i) => conv.dilations[i]! * (size - 1) + 1)];
+/** The smallest input that the layer takes, of the sizes that are `declared`: to profile it with before the first request. */
+function smallestInput(layer: LinearLayer, declared: readonly (number | string)[]): Tensor {
+  const smallest = smallestShape(layer);
+  const isDeclared = declared.length === smallest.length;
+  const shape = smallest.map((size, i) => (isDeclared && typeof declared[i] === 'number' ? declared[i] : size));
   return float32(shape, new Float32Array(elementCount(shape)));
+}
+
+function smallestShape({ conv, fanIn, columnsIn }: LinearLayer): number[] {
+  if (conv === undefined) return columnsIn === true ? [fanIn, 1] : [1, fanIn];
+  const channels = (fanIn / elementCount(conv.kernel)) * conv.groups;
+  return [1, channels, ...conv.kernel.map((size, i) => conv.dilations[i]! * (size - 1) + 1)];
 }
 
 function knownActivation(name: string): ActivationName {
