@@ -2,7 +2,8 @@
 # Debian packages that only tests need. Installs what is missing and says nothing else.
 set -euo pipefail
 packages=(
-  libonnx-testdata # the ONNX conformance cases: test/compliance/conformance.test.ts
+  libonnx-testdata  # the ONNX conformance cases: test/compliance/conformance.test.ts
+  protobuf-compiler # another implementation of protobuf: packages/wire/test/foreign.test.ts
 )
 
 missing=()
