@@ -44,7 +44,9 @@ describe('kofn run', () => {
     const [{ worker, request, hit, ms } = assert.fail('no kill'), ...more] = summary.kills;
     assert.deepEqual([worker, request, hit, more.length], [2, 2, true, 0]);
     assert.ok(ms! > 0);
-    assert.ok(summary.recovered.lost >= 4 * 6 - 1, `recovered ${summary.recovered.lost}`);
+    const { lost, late } = summary.recovered;
+    assert.ok(lost + late >= 4 * 6, `recovered ${lost} and ${late}`);
+    assert.ok(lost >= 3 * 6, `lost ${lost}`); // in the request of the kill the others may answer before the loss is known
     assert.ok(summary.p50Ms! > 0 && summary.p99Ms! >= summary.p50Ms!);
     assert.deepEqual(
       summary.workers.map(({ state }) => state === 'ready'),
