@@ -100,6 +100,7 @@ class Values {
   constructor(steps: readonly DeployedStep[], outputs: readonly string[]) {
     const reads = steps.flatMap(step => (step.kind === 'segment' ? step.inputs : [step.input]));
     for (const name of [...reads, ...outputs]) this.#slot(name).readers++;
+    for (const step of steps) if (step.kind === 'coded') this.#slot(step.input).isSent = true;
   }
 
   put(name: string, value: Tensor, owner: 'caller' | 'request'): void {
@@ -113,10 +114,13 @@ class Values {
     return Object.fromEntries(await Promise.all(entries));
   }
 
-  /** Whether its one remaining reader may take the buffer: the caller's own input is never taken. */
+  /**
+   * Whether its one remaining reader may take the buffer: the caller's own input is never taken, nor what is sent to workers, for the
+   * frame to one that stalls is made of it later than the answer.
+   */
   isMovable(name: string): boolean {
     const slot = this.#slot(name);
-    return slot.owner === 'request' && slot.readers === 1;
+    return slot.owner === 'request' && slot.readers === 1 && !slot.isSent;
   }
 
   release(names: readonly string[]): void {
@@ -128,7 +132,7 @@ class Values {
     if (slot === undefined) {
       let settle!: (value: Tensor) => void;
       const value = new Promise<Tensor>(resolve => (settle = resolve));
-      slot = { readers: 0, owner: 'request', value, settle };
+      slot = { readers: 0, owner: 'request', isSent: false, value, settle };
       this.#slots.set(name, slot);
     }
     return slot;
@@ -138,6 +142,8 @@ class Values {
 interface Slot {
   readers: number;
   owner: 'caller' | 'request';
+  /** A coded step reads it. */
+  isSent: boolean;
   readonly value: Promise<Tensor>;
   readonly settle: (value: Tensor) => void;
 }

@@ -6,6 +6,8 @@
  * Invariants
  * 1. A large payload is not copied here: frames are in parts, which the transport copies into what it writes. What n workers get
  *    alike is encoded, and its checksum taken, once.
+ *    So whoever gives a tensor leaves it as it is until the frame has left; a caller that does not damages a frame, which its
+ *    checksum shows.
  * 2. Where the transport puts a message as gRPC does, the first payload lies at a multiple of 8 bytes: it is read where it is.
  * 3. Any peer can read these frames. Fields stand in no particular order, and a number in more bytes than it needs: both are
  *    allowed to protobuf's writers.

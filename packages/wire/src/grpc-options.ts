@@ -32,24 +32,29 @@ export function asBuffer(bytes: Uint8Array): Buffer {
 
 /**
  * A message in parts, as far as grpc-js 1.14 looks at one that it sends: it asks for its length and has it copied behind the
- * prefix of its own frame (channel.test.ts holds it to that).
+ * prefix of its own frame (channel.test.ts holds it to that). On a stream that stalls it does so late: a part whose buffer its
+ * owner has given away by then is zeros, for a throw would end the stream and all that waits on it.
  */
 class GatheredMessage {
   readonly #parts: MessageParts;
+  readonly #lengths: readonly number[];
   /** For a client; a server asks for `byteLength`. */
   readonly length: number;
   readonly byteLength: number;
 
   constructor(parts: MessageParts) {
     this.#parts = parts;
+    this.#lengths = parts.map(({ byteLength }) => byteLength);
     this.length = this.byteLength = lengthOf(parts);
   }
 
   copy(target: Buffer, start: number): void {
     let at = start;
-    for (const part of this.#parts) {
-      target.set(part, at);
-      at += part.byteLength;
+    for (const [index, part] of this.#parts.entries()) {
+      const length = this.#lengths[index]!;
+      if (part.byteLength === length) target.set(part, at);
+      else target.fill(0, at, at + length);
+      at += length;
     }
   }
 }

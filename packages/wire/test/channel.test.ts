@@ -15,6 +15,36 @@ setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
 describe('gRPC channel', () => {
+  it('sends a message in parts, and zeros for a part whose buffer was given away', async () => {
+    await using ends = await pair(
+      handlers({ duplex: stream => stream.receive(message => stream.send([message, HELLO])) }),
+    );
+    const got: Uint8Array[] = [];
+    let wake = () => {};
+    const call = ends.channel.duplex(DUPLEX, {
+      onMessage: message => {
+        got.push(message);
+        wake();
+      },
+      onEnd: () => wake(),
+    });
+    const kept = Uint8Array.of(1, 2);
+    const gone = Uint8Array.of(3, 4, 5);
+    await call.send([kept, gone]);
+    const lost = call.send([kept, gone, kept]); // not copied before this turn ends
+    structuredClone(gone, { transfer: [gone.buffer] });
+    await lost;
+    while (got.length < 2) await new Promise<void>(resolve => (wake = resolve));
+    assert.deepEqual(
+      got.map(message => [...message]),
+      [
+        [1, 2, 3, 4, 5, ...HELLO],
+        [1, 2, 0, 0, 0, 1, 2, ...HELLO],
+      ],
+    );
+    call.end();
+  });
+
   it('carries unary calls, client streams and duplex streams', async () => {
     await using ends = await pair(
       handlers({
