@@ -15,7 +15,7 @@ import type { Load } from './load.js';
 
 /** Of 2 s silence, of 10 s for an attempt to connect, of 5 s between two: with room for a busy machine. */
 const NOTICE_MS = 20_000;
-const HEAL_MS = 30_000;
+const HEAL_MS = 90_000; // longer than the minute that a worker is put aside for, after replies that broke the protocol
 const PASS_MS = 60_000;
 
 /** States of a worker that calls do go to. */
