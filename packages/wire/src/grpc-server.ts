@@ -205,10 +205,14 @@ function receiveFrom(
       halfClosed(call, signal).then(resolve, reject);
     };
     const onData = (message: Buffer) => {
-      const taken = onMessage(message);
-      if (taken === undefined) return;
-      call.pause();
-      taken.then(() => call.resume(), fail);
+      try {
+        const taken = onMessage(message);
+        if (taken === undefined) return;
+        call.pause();
+        taken.then(() => call.resume(), fail);
+      } catch (error) {
+        fail(error);
+      }
     };
     if (signal.aborted) return onAbort();
     signal.addEventListener('abort', onAbort, { once: true });

@@ -45,6 +45,22 @@ describe('gRPC channel', () => {
     call.end();
   });
 
+  it('ends a stream with what its handler throws at a message, at once or later', async () => {
+    const refused = new KofnError('INVALID_MODEL', 'not this');
+    for (const onMessage of [
+      () => {
+        throw refused;
+      },
+      () => Promise.reject(refused),
+    ]) {
+      await using ends = await pair(handlers({ duplex: stream => stream.receive(onMessage) }));
+      const ended = deferred<KofnError | undefined>();
+      const call = ends.channel.duplex(DUPLEX, { onMessage: () => undefined, onEnd: ended.resolve });
+      await call.send(HELLO);
+      assert.equal((await ended.promise)?.code, 'INVALID_MODEL');
+    }
+  });
+
   it('carries unary calls, client streams and duplex streams', async () => {
     await using ends = await pair(
       handlers({
