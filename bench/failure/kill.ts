@@ -16,8 +16,9 @@
  * kill / baseline is the ratio that has the target; kill / control is what is left of it without the shared cores.
  * On two cores with nothing else to do, 100 kills: at full speed (--device-ms 0) kill / baseline 1.38, kill / control 1.16; with the
  * default device time 1.04 and 0.99. So at full speed the target is missed: part of the excess is what the kernel takes, on cores that
- * all share, to end a process, and part, a few milliseconds, is the master's own work on the loss, which is not attributed yet. Device
- * time leaves room for both, and says nothing of full speed.
+ * all share, to end a process; of the master's, as a sampling profile has it, some 2 ms are node:http2 and grpc-js ending a connection
+ * that was reset, as much is garbage collection, and the rest is spread over the whole request path, which is slower then. Device
+ * time leaves room for all of it, and says nothing of full speed.
  * --check exits 1 when a target is missed.
  *
  * Invariants
