@@ -11,10 +11,12 @@
  * and `finish` hands out that same array.
  */
 import { deepEqual, equal } from 'node:assert/strict';
-import { float32, seededRng, systemClock, type Float32Tensor } from '@kofn/core';
+import { elementCount, systemClock, type Float32Tensor } from '@kofn/core';
 import { createCode, DecodePlans, encodeLayer, ProgressiveDecoder } from '@kofn/encoder';
-import { codedLayer, connect, startLocalWorkers, type LayerSpec } from 'kofn';
+import { codedLayer, connect, startLocalWorkers } from 'kofn';
 import { figure, type Bench, type Figure } from './bench.js';
+import { LAYERS, specOf, type MeasuredLayer } from './harness/layers.js';
+import { randomTensors } from './harness/random.js';
 import { interleaved, timed, type Sample } from './statistics.js';
 
 const ROUNDS = 30;
@@ -26,20 +28,7 @@ const CODES = [
   { code: 'rotation', k: 8, r: 2, lost: 'two blocks lost' },
 ] as const;
 
-interface Layer {
-  readonly name: string;
-  readonly weights: readonly number[];
-  readonly input: readonly number[];
-  /** Output elements of a unit. */
-  readonly inner: number;
-}
-
-const LAYERS: readonly Layer[] = [
-  { name: 'FC 9216→4096', weights: [4096, 9216], input: [1, 9216], inner: 1 },
-  { name: 'FC 4096→4096', weights: [4096, 4096], input: [1, 4096], inner: 1 },
-  { name: 'conv 256→384, 13x13', weights: [384, 256, 3, 3], input: [1, 256, 13, 13], inner: 13 * 13 },
-  { name: 'conv 64→64, 56x56', weights: [64, 64, 3, 3], input: [1, 64, 56, 56], inner: 56 * 56 },
-];
+const random = randomTensors(1);
 
 export const decode: Bench = {
   name: 'decode',
@@ -72,13 +61,14 @@ export const decode: Bench = {
 };
 
 /** Of DECODES decodes the mean. */
-function finishMs({ inner }: Layer, weights: Float32Tensor, of: (typeof CODES)[number]): Sample {
+function finishMs({ input }: MeasuredLayer, weights: Float32Tensor, of: (typeof CODES)[number]): Sample {
+  const inner = elementCount(input.slice(2)); // of a unit: its output has the size of the input
   const [units = 0] = weights.shape;
   const code = createCode(of.code, of);
   const map = { units, fanIn: weights.data.length / units, groups: 1, weights: weights.data };
   const { partition, scales } = encodeLayer(map, code);
   const blockFloats = partition.blockUnits * inner;
-  const blocks = Array.from({ length: code.n }, (_, block) => random([blockFloats], block).data);
+  const blocks = Array.from({ length: code.n }, () => random([blockFloats]).data);
   const plans = new DecodePlans(code);
   const output = new Float32Array(units * inner);
   return () => {
@@ -103,18 +93,4 @@ function finishMs({ inner }: Layer, weights: Float32Tensor, of: (typeof CODES)[n
       deepEqual(there, blocks[block]!.subarray(0, there.length));
     }
   }
-}
-
-function specOf({ shape, data }: Float32Tensor): LayerSpec {
-  const weights = { shape, data };
-  return shape.length === 2 ? { type: 'dense', weights } : { type: 'conv', weights, pads: [1, 1, 1, 1] };
-}
-
-function random(shape: readonly number[], seed = 99): Float32Tensor {
-  const rng = seededRng(seed);
-  const length = shape.reduce((a, b) => a * b, 1);
-  return float32(
-    shape,
-    Float32Array.from({ length }, () => rng.uniform() - 0.5),
-  );
 }

@@ -6,31 +6,20 @@
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { codedLayer, type LayerSpec } from 'kofn';
+import { codedLayer } from 'kofn';
 import { HEAP, percentile } from 'kofn/measure';
 import { cpuMs } from './harness/cpu.js';
+import { LAYERS, specOf } from './harness/layers.js';
 import { randomTensors } from './harness/random.js';
 import { Workers } from './harness/workers.js';
 
 const RUNS = 3;
 const WARM_UP = 100;
 const REQUESTS = 200;
-const random = randomTensors(1);
-const CASES: readonly { name: string; spec: () => LayerSpec; input: readonly number[] }[] = [
-  {
-    name: 'conv 3x3 64→64, 56x56',
-    spec: () => ({ type: 'conv', pads: [1, 1, 1, 1], weights: random([64, 64, 3, 3]) }),
-    input: [1, 64, 56, 56],
-  },
-  {
-    name: 'conv 3x3 256→384, 13x13',
-    spec: () => ({ type: 'conv', pads: [1, 1, 1, 1], weights: random([384, 256, 3, 3]) }),
-    input: [1, 256, 13, 13],
-  },
-  { name: 'FC 4096→4096', spec: () => ({ type: 'dense', weights: random([4096, 4096]) }), input: [1, 4096] },
-];
+/** The two fully connected layers are alike in this: one of them. */
+const [, ...MEASURED] = LAYERS;
 
-/** Milliseconds of a call, by case. */
+/** Milliseconds of a call, by layer. */
 type Measured = readonly { readonly master: number; readonly workers: number }[];
 
 if (process.send !== undefined) {
@@ -40,9 +29,10 @@ if (process.send !== undefined) {
 
 async function measure(): Promise<Measured> {
   await using workers = await Workers.start(5);
+  const random = randomTensors(1);
   const measured: Measured[number][] = [];
-  for (const { spec, input: shape } of CASES) {
-    await using layer = await codedLayer(spec(), { cluster: workers.cluster, parity: 1 });
+  for (const { weights, input: shape } of MEASURED) {
+    await using layer = await codedLayer(specOf(random(weights)), { cluster: workers.cluster, parity: 1 });
     const input = random(shape);
     for (let request = 0; request < WARM_UP; request++) await layer.run(input);
     await workers.settle();
@@ -66,7 +56,7 @@ async function compare(): Promise<void> {
     }
   }
   console.log(`| layer | V8's own: master, workers, ms | ${HEAP.join(' ')}: master, workers, ms |\n|---|---|---|`);
-  for (const [index, { name }] of CASES.entries()) {
+  for (const [index, { name }] of MEASURED.entries()) {
     const cell = (which: 'own' | 'ours') =>
       (['master', 'workers'] as const)
         .map(who =>

@@ -3,14 +3,15 @@
  * against the same shards opened by bare ONNX Runtime behind bare grpc-js in as many processes. Beside it: how long the event
  * loops of master and workers are held up meanwhile.
  */
-import { codedLayer, type ConvLayer, type DenseLayer, type RunReport, type Spans } from 'kofn';
+import { codedLayer, type RunReport, type Spans } from 'kofn';
 import { figure, type Bench, type BenchContext, type Figure } from './bench.js';
 import { BareClients } from './harness/bare.js';
 import { BareEngines } from './harness/bare-engines.js';
+import { LAYERS, specOf, type MeasuredLayer } from './harness/layers.js';
 import { loopGapMsP99, watchLoop } from './harness/loop-gaps.js';
 import { randomTensors } from './harness/random.js';
 import { Workers } from './harness/workers.js';
-import { interleaved, timed } from './statistics.js';
+import { interleaved, settled, timed } from './statistics.js';
 
 const WORKERS = 5;
 const PARITY = 1;
@@ -18,31 +19,6 @@ const ROUNDS = 100;
 const WARM_UP = 20;
 /** What keepalives, cancellations and health questions may wait for the event loop. */
 const GAP_LIMIT_MS = 20;
-
-interface Case {
-  readonly name: string;
-  readonly layer: Pick<DenseLayer, 'type'> | Pick<ConvLayer, 'type' | 'pads'>;
-  readonly weights: readonly number[];
-  readonly input: readonly number[];
-}
-
-/** Of AlexNet (fc6, fc7, conv4) and ResNet18 (layer1). */
-const CASES: readonly Case[] = [
-  { name: 'FC 9216→4096', layer: { type: 'dense' }, weights: [4096, 9216], input: [1, 9216] },
-  { name: 'FC 4096→4096', layer: { type: 'dense' }, weights: [4096, 4096], input: [1, 4096] },
-  {
-    name: 'conv 3x3 256→384, 13x13',
-    layer: { type: 'conv', pads: [1, 1, 1, 1] },
-    weights: [384, 256, 3, 3],
-    input: [1, 256, 13, 13],
-  },
-  {
-    name: 'conv 3x3 64→64, 56x56',
-    layer: { type: 'conv', pads: [1, 1, 1, 1] },
-    weights: [64, 64, 3, 3],
-    input: [1, 64, 56, 56],
-  },
-];
 
 export const layer: Bench = {
   name: 'layer',
@@ -53,9 +29,9 @@ export const layer: Bench = {
     await using engines = await BareEngines.start(WORKERS);
     const figures: Figure[] = [];
     const gaps = { master: 0, worker: 0 };
-    for (const [index, one] of CASES.entries()) {
+    for (const [index, one] of LAYERS.entries()) {
       const progress: BenchContext['progress'] = (done, total) =>
-        context.progress(index * total + done, CASES.length * total);
+        context.progress(index * total + done, LAYERS.length * total);
       const measured = await measure(one, workers, engines, progress);
       figures.push(measured.figure);
       gaps.master = Math.max(gaps.master, measured.gaps.master);
@@ -67,17 +43,17 @@ export const layer: Bench = {
   async profile({ progress }) {
     await using workers = await Workers.start(WORKERS);
     const lines: string[] = [];
-    for (const [index, one] of CASES.entries()) {
+    for (const [index, one] of LAYERS.entries()) {
       lines.push(...(await profileOf(one, workers)));
-      progress(index + 1, CASES.length);
+      progress(index + 1, LAYERS.length);
     }
     return lines;
   },
 };
 
-async function profileOf({ name, layer: kind, weights, input: shape }: Case, { cluster }: Workers): Promise<string[]> {
+async function profileOf({ name, weights, input: shape }: MeasuredLayer, { cluster }: Workers): Promise<string[]> {
   const random = randomTensors(1);
-  await using layer = await codedLayer({ ...kind, weights: random(weights) }, { cluster, parity: PARITY });
+  await using layer = await codedLayer(specOf(random(weights)), { cluster, parity: PARITY });
   const input = random(shape);
   const reports: RunReport[] = [];
   for (let round = -WARM_UP; round < ROUNDS; round++) {
@@ -99,32 +75,28 @@ async function profileOf({ name, layer: kind, weights, input: shape }: Case, { c
 }
 
 async function measure(
-  { name, layer: kind, weights, input: inputShape }: Case,
+  { name, weights, input: inputShape }: MeasuredLayer,
   workers: Workers,
   engines: BareEngines,
   progress: BenchContext['progress'],
 ): Promise<{ figure: Figure; gaps: { master: number; worker: number } }> {
   const random = randomTensors(1);
-  const spec = { ...kind, weights: random(weights) };
+  const spec = specOf(random(weights));
   const input = random(inputShape);
   await using layer = await codedLayer(spec, { cluster: workers.cluster, parity: PARITY });
   await engines.open(workers, [inputShape]);
   using bare = new BareClients(engines.addresses);
   const message = Buffer.from(input.data.buffer);
-  const codedRound = timed(() => layer.run(input));
-  const bareRound = timed(() => bare.gather(message, WORKERS - PARITY));
   const samples = await interleaved(
     {
-      value: async () => {
-        const ms = await codedRound();
-        await workers.settle();
-        return ms;
-      },
-      baseline: async () => {
-        const ms = await bareRound();
-        await bare.idle();
-        return ms;
-      },
+      value: settled(
+        timed(() => layer.run(input)),
+        () => workers.settle(),
+      ),
+      baseline: settled(
+        timed(() => bare.gather(message, WORKERS - PARITY)),
+        () => bare.idle(),
+      ),
     },
     { rounds: ROUNDS, warmUp: WARM_UP, progress },
   );

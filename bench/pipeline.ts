@@ -11,12 +11,13 @@
  * one's cores, which is what limits the rate when they are few. The links therefore spin for nothing and take up to 2 ms more, on both
  * sides.
  */
-import { float32, seededRng, systemClock, type Float32Tensor } from '@kofn/core';
+import { systemClock, type Float32Tensor } from '@kofn/core';
 import { codedLayer, connect, type CodedLayer } from 'kofn';
 import { figure, type Bench } from './bench.js';
 import { Child, startAll } from './harness/child.js';
 import type { InstantWorkerData, InstantWorkerReady } from './harness/instant-worker.js';
 import type { LinksData, LinksReady } from './harness/links.js';
+import { randomTensors } from './harness/random.js';
 import { interleaved, type Sample } from './statistics.js';
 
 const LAYERS = 3;
@@ -30,6 +31,8 @@ const REQUESTS = { one: 8, many: 128 } as const;
 const ROUNDS = 15;
 const WARM_UP = 4;
 const WIDTH = 64;
+
+const random = randomTensors(1);
 
 export const pipeline: Bench = {
   name: 'pipeline',
@@ -84,12 +87,4 @@ function requestsPerSecond(
     await Promise.all(Array.from({ length: inFlight }, lane));
     return requests / ((systemClock.now() - start) / 1000);
   };
-}
-
-function random(shape: readonly [number, number]): Float32Tensor {
-  const rng = seededRng(1);
-  return float32(
-    shape,
-    Float32Array.from({ length: shape[0] * shape[1] }, () => rng.normal()),
-  );
 }

@@ -36,6 +36,15 @@ export function timed(work: () => Promise<unknown>): Sample {
   };
 }
 
+/** `sample`, and then `settle`, outside its time: the next sample must not meet what this one left under way. */
+export function settled(sample: Sample, settle: () => Promise<void>): Sample {
+  return async () => {
+    const value = await sample();
+    await settle();
+    return value;
+  };
+}
+
 export function quartiles(values: readonly number[]): (number | null)[] {
   return [25, 75].map(percent => roundMs(percentile(values, percent)));
 }

@@ -11,7 +11,7 @@ import { randomTensors } from '../harness/random.js';
 import { allHaveRead } from '../harness/workers.js';
 import type { BareServerReady } from '../harness/bare-server.js';
 import type { InstantWorkerReady } from '../harness/instant-worker.js';
-import { interleaved, timed } from '../statistics.js';
+import { interleaved, settled, timed } from '../statistics.js';
 
 const WORKERS = 5;
 const PARITY = 1;
@@ -47,20 +47,16 @@ export const gather: Bench = {
     using bare = new BareClients(servers.ready.map(({ address }) => address));
     const input = random(INPUT);
     const message = Buffer.from(input.data.buffer);
-    const codedRound = timed(() => layer.run(input));
-    const bareRound = timed(() => bare.gather(message, WORKERS - PARITY));
     const samples = await interleaved(
       {
-        value: async () => {
-          const ms = await codedRound();
-          await allHaveRead(cluster);
-          return ms;
-        },
-        baseline: async () => {
-          const ms = await bareRound();
-          await bare.idle();
-          return ms;
-        },
+        value: settled(
+          timed(() => layer.run(input)),
+          () => allHaveRead(cluster),
+        ),
+        baseline: settled(
+          timed(() => bare.gather(message, WORKERS - PARITY)),
+          () => bare.idle(),
+        ),
       },
       { rounds: ROUNDS, warmUp: WARM_UP, progress },
     );

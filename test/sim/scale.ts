@@ -7,7 +7,7 @@
  * 2. All but the microseconds and `seconds` is a function of the seed.
  */
 import { PerformanceObserver } from 'node:perf_hooks';
-import { abortable, type Float32Tensor, KofnError, openScope, type Signal, sleep, systemClock } from '@kofn/core';
+import { abortable, KofnError, openScope, sleep, systemClock, type Float32Tensor, type Signal } from '@kofn/core';
 import { codedLayer, connect, type Cluster, type CodedLayer } from '@kofn/master';
 import { NO_FRAME_FAULTS, Link } from './link.js';
 import { MachineClock } from './machine-clock.js';

@@ -5,7 +5,7 @@
  * 1. The client's end hears of the call's end once: by an answer, a failure, or the break of the connection.
  * 2. After the client's end is over nothing more reaches it, and the handler's signal aborts when word of it has come.
  */
-import { abortable, KofnError, openController, type Signal, throwIfAborted } from '@kofn/core';
+import { abortable, KofnError, openController, throwIfAborted, type Signal } from '@kofn/core';
 import type { CallContext, MessageParts, MethodPath, ServerDuplex, ServiceHandlers } from '@kofn/wire';
 import { corrupted, isCancel, truncated, whole } from './frames.js';
 import type { Direction, Flow, Link } from './link.js';

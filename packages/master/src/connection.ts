@@ -9,7 +9,7 @@
  *    UNAVAILABLE. What a worker took before it drains, it answers.
  * 3. After dispose nothing of this worker is pending, and no timer is left.
  */
-import { abortReason, type Clock, KofnError, openScope, type Rng, type Scope, type Signal, sleep } from '@kofn/core';
+import { abortReason, KofnError, openScope, sleep, type Clock, type Rng, type Scope, type Signal } from '@kofn/core';
 import { WorkerClient, type Channel, type EncodedInputs, type InferReply, type WorkerInventory } from '@kofn/wire';
 import type { WorkerState } from './fleet.js';
 

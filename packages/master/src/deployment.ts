@@ -9,14 +9,14 @@
  */
 import {
   abortable,
-  type Clock,
   KofnError,
   openScope,
+  systemClock,
+  throwIfAborted,
+  type Clock,
   type Scope,
   type Signal,
-  systemClock,
   type Tensors,
-  throwIfAborted,
 } from '@kofn/core';
 import { createEngine, type Session } from '@kofn/engine';
 import { constantValue, cutModel, wholeModel, type OnnxModel } from '@kofn/graph';

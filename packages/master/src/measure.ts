@@ -2,7 +2,7 @@
  * Measures what `layers: 'auto'` and `planModel` decide by: the round trip and rate of each link, the speed of each
  * worker beside the master's own, and how long each layer takes here.
  */
-import { type Clock, float32, isKofnError, type Shape, type Signal } from '@kofn/core';
+import { float32, isKofnError, type Clock, type Shape, type Signal } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
 import { imageOfFiles, layerModel, shardInput, shardModel, type LinearLayer } from '@kofn/graph';
 import { EncodedInputs, shardName } from '@kofn/wire';

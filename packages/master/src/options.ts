@@ -1,6 +1,6 @@
 /** Options of the public API, validated once. A message names the option, the value given and the range allowed. */
 import { randomUUID } from 'node:crypto';
-import { type Clock, KofnError, type Signal, systemClock, type Tensors } from '@kofn/core';
+import { KofnError, systemClock, type Clock, type Signal, type Tensors } from '@kofn/core';
 import { CODE_NAMES, defaultCode, type CodeName } from '@kofn/encoder';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
 

@@ -2,7 +2,7 @@
  * Gives each worker its shard of layers that share an input: encode, write the shard model, put it where it is missing.
  * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES.
  */
-import { type Clock, KofnError, openScope, type Signal } from '@kofn/core';
+import { KofnError, openScope, type Clock, type Signal } from '@kofn/core';
 import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
 import { groupsOf, shardModel, type LinearLayer, type ModelFiles } from '@kofn/graph';
 import { shardName, type Owner } from '@kofn/wire';

@@ -228,85 +228,60 @@ function quickly<T>(frame: Uint8Array, read: (reader: Reader) => T | undefined):
 }
 
 function quickRequest(reader: Reader): InferRequestMessage | undefined {
-  const message: InferRequestMessage = {
-    model_name: '',
-    model_version: '',
-    id: '',
-    parameters: {},
-    inputs: [],
-    outputs: [],
-    raw_input_contents: [],
-  };
-  while (reader.pos < reader.len) {
-    switch (reader.uint32()) {
-      case 10:
-        message.model_name = reader.string();
-        break;
-      case 18:
-        message.model_version = reader.string();
-        break;
-      case 26:
-        message.id = reader.string();
-        break;
-      case 34:
-        if (!readParameter(reader, message.parameters)) return undefined;
-        break;
-      case 42: {
-        const tensor = readTensor(reader);
-        if (tensor === undefined) return undefined;
-        message.inputs.push(tensor);
-        break;
-      }
-      case 58:
-        message.raw_input_contents.push(reader.bytes());
-        break;
-      default:
-        return undefined;
-    }
-  }
-  return message;
+  const body = readBody(reader, RAW_INPUT);
+  return body && { ...body.head, inputs: body.tensors, outputs: [], raw_input_contents: body.raw };
 }
 
 function quickReply(reader: Reader): StreamResponseMessage | undefined {
-  if (reader.uint32() !== 18) return undefined; // an error
-  const end = reader.uint32() + reader.pos;
-  if (end !== reader.len) return undefined;
-  const response: Required<NonNullable<StreamResponseMessage['infer_response']>> = {
-    model_name: '',
-    model_version: '',
-    id: '',
-    parameters: {},
-    outputs: [],
-    raw_output_contents: [],
+  if (reader.uint32() !== INFER_RESPONSE) return undefined; // an error
+  if (reader.uint32() + reader.pos !== reader.len) return undefined;
+  const body = readBody(reader, RAW_OUTPUT);
+  if (body === undefined) return undefined;
+  return {
+    error_message: '',
+    infer_response: { ...body.head, outputs: body.tensors, raw_output_contents: body.raw },
   };
-  while (reader.pos < end) {
+}
+
+/** The fields that requests and replies have alike, to the end of the frame. */
+interface Body {
+  readonly head: Pick<InferRequestMessage, 'model_name' | 'model_version' | 'id' | 'parameters'>;
+  readonly tensors: TensorMessage[];
+  readonly raw: Uint8Array[];
+}
+
+/** `rawTag`: of the payloads. Undefined when there is more than a body has. */
+function readBody(reader: Reader, rawTag: number): Body | undefined {
+  const head: Body['head'] = { model_name: '', model_version: '', id: '', parameters: {} };
+  const body: Body = { head, tensors: [], raw: [] };
+  while (reader.pos < reader.len) {
     switch (reader.uint32()) {
-      case 10:
-        response.model_name = reader.string();
+      case MODEL:
+        head.model_name = reader.string();
         break;
-      case 18:
-        response.model_version = reader.string();
+      case VERSION:
+        head.model_version = reader.string();
         break;
-      case 26:
-        response.id = reader.string();
+      case ID:
+        head.id = reader.string();
         break;
-      case 34:
-        if (!readParameter(reader, response.parameters)) return undefined;
+      case PARAMETERS:
+        if (!readParameter(reader, head.parameters)) return undefined;
         break;
-      case 42: {
+      case TENSOR: {
         const tensor = readTensor(reader);
         if (tensor === undefined) return undefined;
-        response.outputs.push(tensor);
+        body.tensors.push(tensor);
         break;
       }
-      case 50:
-        response.raw_output_contents.push(reader.bytes());
+      case rawTag:
+        body.raw.push(reader.bytes());
         break;
       default:
         return undefined;
     }
   }
-  return { error_message: '', infer_response: response };
+  return body;
 }
 
 /** Name, type and shape; undefined when there is more. */

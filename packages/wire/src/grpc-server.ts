@@ -10,12 +10,12 @@ import { ReflectionService } from '@grpc/reflection';
 import {
   abortable,
   abortReason,
-  type Clock,
   KofnError,
   openController,
-  type Signal,
   systemClock,
   throwIfAborted,
+  type Clock,
+  type Signal,
 } from '@kofn/core';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
 import type { CallContext, MessageParts, MethodPath, ServerDuplex, ServiceHandlers } from './channel.js';

@@ -1,5 +1,5 @@
 /** One ModelInfer request to its response message; the unary call and the stream share it. */
-import { type Clock, KofnError, type Signal, type Tensors } from '@kofn/core';
+import { KofnError, type Clock, type Signal, type Tensors } from '@kofn/core';
 import { decodeTensors, encodeTensors, type InferRequestMessage, type InferResponseMessage } from '@kofn/wire';
 import type { Executor } from './executor.js';
 import type { RequestQueue } from './queue.js';

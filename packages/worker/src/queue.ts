@@ -7,7 +7,7 @@
  *    cancelledBeforeStart, expiredBeforeStart, refused, or still waits.
  * 3. After `drain` nothing new is taken, and what was taken ends.
  */
-import { abortReason, type Clock, KofnError, openScope, type Scope, type Signal, throwIfAborted } from '@kofn/core';
+import { abortReason, KofnError, openScope, throwIfAborted, type Clock, type Scope, type Signal } from '@kofn/core';
 
 export interface QueueCounters {
   started: number;

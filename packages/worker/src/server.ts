@@ -7,7 +7,7 @@
  * 2. The session of a shard whose bytes went closes, when its last run has ended.
  * 3. After `drain` no new work is taken, all that was taken has been answered, and every stream has ended.
  */
-import { type Clock, KofnError, openController, type Signal, systemClock } from '@kofn/core';
+import { KofnError, openController, systemClock, type Clock, type Signal } from '@kofn/core';
 import type { Engine, ValueInfo } from '@kofn/engine';
 import { codecs, datatypeOf, EXTENSIONS, METHODS, type MethodPath, type ServiceHandlers } from '@kofn/wire';
 import type { Registry } from 'prom-client';

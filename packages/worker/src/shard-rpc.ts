@@ -3,7 +3,7 @@
  *
  * Invariant: a request is decoded only when it is small, the data of Put aside, and acts only when all of it is valid.
  */
-import { KofnError, type Signal, throwIfAborted } from '@kofn/core';
+import { KofnError, throwIfAborted, type Signal } from '@kofn/core';
 import {
   checkOwner,
   codecs,

@@ -12,7 +12,7 @@
  * 6. A put or claim whose caller is gone by its end claims nothing new: whoever gave up the owner's claims meanwhile would
  *    not know of it.
  */
-import { abortReason, type Clock, KofnError, type Signal, systemClock, throwIfAborted } from '@kofn/core';
+import { abortReason, KofnError, systemClock, throwIfAborted, type Clock, type Signal } from '@kofn/core';
 import { shardHash, type Owner } from '@kofn/wire';
 import { Alarm } from './alarm.js';
 import { BLOB_FILES, type BlobStore, type StoredBlob } from './blob-store.js';

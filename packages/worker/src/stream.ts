@@ -11,7 +11,7 @@
  * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, what comes
  *    meanwhile is refused, then the stream ends.
  */
-import { KofnError, openScope, type Scope, type Signal, throwIfAborted } from '@kofn/core';
+import { KofnError, openScope, throwIfAborted, type Scope, type Signal } from '@kofn/core';
 import {
   checksum,
   readRequest,
