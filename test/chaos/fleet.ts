@@ -10,9 +10,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { KofnError, seededRng } from '@kofn/core';
 import { startLocalWorkers, type LocalWorkers } from 'kofn';
+import { Links, type LinkMode } from 'kofn/measure';
 import type { Fault } from './faults.js';
-import { Links } from './links.js';
-import type { LinkMode } from './proxy.js';
 
 export const WORKERS = 5;
 

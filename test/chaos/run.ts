@@ -4,7 +4,7 @@
  * one seed. Checked: every request is answered by its deadline with the uncoded model's answer, from workers alone; the master
  * gives up no worker that is sound and uses each again that comes back; nothing piles up, and nothing is left.
  *
- * The parts: faults.ts (what goes wrong), disturb.ts (when), fleet.ts, links.ts and proxy.ts (to what), load.ts (the requests),
+ * The parts: faults.ts (what goes wrong), disturb.ts (when), fleet.ts (to what; its links are kofn/measure's), load.ts (the requests),
  * resources.ts (what processes hold). All processes end with the run.
  */
 import { seededRng, type Tensors } from '@kofn/core';

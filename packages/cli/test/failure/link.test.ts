@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { after, before, describe, it } from 'mocha';
-import { Link } from './proxy.js';
+import { Link } from '../../src/failure/links/proxy.js';
 
 const bitsIn = (byte: number) => [...byte.toString(2)].filter(bit => bit === '1').length;
 
