@@ -24,6 +24,8 @@ export const ERROR_CODES = [
   'DEADLINE_EXCEEDED',
   /** The caller's AbortSignal fired. */
   'CANCELLED',
+  /** The other end does not allow it, as it was started. */
+  'PERMISSION_DENIED',
   /** A limit on memory, disk, message size or queue length was reached. */
   'RESOURCE_EXHAUSTED',
   /** Fewer than k workers are left for a layer and the policy forbids another way. */

@@ -2,10 +2,20 @@
 export { connectChannel } from './grpc-channel.js';
 export { WorkerClient, type ServerMetadata, type WorkerInventory } from './worker-client.js';
 export { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
+export { FaultControlClient } from './fault-control-client.js';
+export type {
+  FaultAction,
+  FaultDevice,
+  FaultSettings,
+  FaultStall,
+  FaultStatus,
+  ResolvedFaultSettings,
+} from './faults.js';
 export { checkOwner, type Owner } from './owner.js';
 export { shardHash, shardName, type ShardFiles } from './shard-transfer.js';
 // What servers use.
-export { checksum } from './checksum.js';
+export { actionFrom, actionMessage, resolveFaults, settingsFrom, settingsMessage } from './faults.js';
+export { checksum, SEAL_BYTES } from './checksum.js';
 export { checkMessageSize } from './grpc-options.js';
 export { listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
 export { EncodedInputs, readRequest, replyFrame, timesParameters, type WorkerTimes } from './frames.js';

@@ -10,7 +10,9 @@ const folder = ['../../protos/', '../../../../protos/']
   .map(relative => fileURLToPath(new URL(relative, import.meta.url)))
   .find(candidate => existsSync(`${candidate}open_inference.proto`))!;
 
-export const protoDefinition: PackageDefinition = loadSync(['open_inference.proto', 'kofn/v1/shard_store.proto'], {
+const FILES = ['open_inference.proto', 'kofn/v1/shard_store.proto', 'kofn/v1/fault_control.proto'];
+
+export const protoDefinition: PackageDefinition = loadSync(FILES, {
   includeDirs: [folder],
   keepCase: true,
   longs: String,
@@ -22,6 +24,7 @@ export const protoDefinition: PackageDefinition = loadSync(['open_inference.prot
 
 const OPEN_INFERENCE = 'inference.GRPCInferenceService';
 const SHARD_STORE = 'kofn.v1.ShardStore';
+const FAULT_CONTROL = 'kofn.v1.FaultControl';
 
 export const METHODS = {
   serverLive: `/${OPEN_INFERENCE}/ServerLive`,
@@ -38,10 +41,18 @@ export const METHODS = {
   put: `/${SHARD_STORE}/Put`,
   claim: `/${SHARD_STORE}/Claim`,
   remove: `/${SHARD_STORE}/Remove`,
+  setFaults: `/${FAULT_CONTROL}/Set`,
+  act: `/${FAULT_CONTROL}/Act`,
+  faultStatus: `/${FAULT_CONTROL}/Status`,
 } as const satisfies Record<string, MethodPath>;
 
-/** The extensions that a worker lists in its ServerMetadata. */
-export const EXTENSIONS = { cancel: 'kofn.cancel', checksum: 'kofn.checksum', shardStore: 'kofn.shard_store' } as const;
+/** The extensions that a worker lists in its ServerMetadata; `faults` only one that was started with --allow-faults. */
+export const EXTENSIONS = {
+  cancel: 'kofn.cancel',
+  checksum: 'kofn.checksum',
+  shardStore: 'kofn.shard_store',
+  faults: 'kofn.faults',
+} as const;
 
 /** Version of kofn's own part of the protocol. */
 export const PROTOCOL_VERSION = 3;
@@ -115,6 +126,37 @@ export interface OwnerMessage {
   version: number;
 }
 
+export interface FaultSettingsMessage {
+  seed: string | number;
+  device?: { gflops: number; overhead_ms: number; replay: boolean } | null;
+  slow_factor: number;
+  stall?: { rate: number; min_ms: number; max_ms: number } | null;
+  drop_rate: number;
+  corrupt_rate: number;
+}
+
+/** One of them is there. */
+export interface FaultActionMessage {
+  kill?: Empty | null;
+  pause?: { ms: number } | null;
+  kill_on_next?: Empty | null;
+  pause_on_next?: { ms: number } | null;
+}
+
+export interface FaultStatusMessage {
+  received: string | number;
+  run: string | number;
+  stalled: string | number;
+  dropped: string | number;
+  corrupted: string | number;
+  busy_ms: number;
+  stalled_ms: number;
+  cpu_ms: number;
+  rss_bytes: string | number;
+  settings: FaultSettingsMessage | null;
+  armed: FaultActionMessage | null;
+}
+
 type Empty = Record<never, never>;
 
 /** By message name, as the .proto files have it. */
@@ -165,6 +207,9 @@ export const codecs = {
   claimResponse: codec<{ missing: string[] }>('kofn.v1.ClaimResponse'),
   removeRequest: codec<{ names: string[]; owner: OwnerMessage | null }>('kofn.v1.RemoveRequest'),
   removeResponse: codec<{ removed: string[] }>('kofn.v1.RemoveResponse'),
+  faultSettings: codec<FaultSettingsMessage>('kofn.v1.FaultSettings'),
+  faultAction: codec<FaultActionMessage>('kofn.v1.FaultAction'),
+  faultStatus: codec<FaultStatusMessage>('kofn.v1.FaultStatus'),
 } as const;
 
 function codec<T>(name: string): Codec<T> {

@@ -90,8 +90,8 @@ describe('protos', () => {
     assert.equal(codecs.putRequest.decode(Buffer.from(field(1, 2, ...field(1, 2, 'n')))).header?.owner, null);
   });
 
-  it('has a method path for each RPC of both services, and no other', () => {
-    const services = ['inference.GRPCInferenceService', 'kofn.v1.ShardStore'].map(
+  it('has a method path for each RPC of all services, and no other', () => {
+    const services = ['inference.GRPCInferenceService', 'kofn.v1.ShardStore', 'kofn.v1.FaultControl'].map(
       name => protoDefinition[name] as Record<string, { path: string }>,
     );
     const paths = services.flatMap(service => Object.values(service).map(method => method.path));

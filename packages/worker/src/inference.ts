@@ -2,6 +2,7 @@
 import { KofnError, type Clock, type Signal, type Tensors } from '@kofn/core';
 import { decodeTensors, encodeTensors, type InferRequestMessage, type InferResponseMessage } from '@kofn/wire';
 import type { Executor } from './executor.js';
+import type { Fate, Faults } from './faults.js';
 import type { RequestQueue } from './queue.js';
 import type { ShardStore } from './shard-store.js';
 
@@ -13,6 +14,7 @@ export interface InferenceParts {
   readonly queue: RequestQueue;
   readonly executor: Executor;
   readonly store: ShardStore;
+  readonly faults: Faults | undefined;
 }
 
 export interface Inference {
@@ -29,13 +31,15 @@ export interface Inference {
  */
 export async function infer(
   request: InferRequestMessage,
-  { clock, queue, executor, store }: InferenceParts,
+  { clock, queue, executor, store, faults }: InferenceParts,
   signal: Signal,
+  fate?: Fate,
 ): Promise<Inference> {
   const { model_name: name, id } = request;
   checkVersion(name, request.model_version);
   store.bytesOf(name); // before its turn: what is not here need not wait
   const inputs = decodeTensors(request.inputs, request.raw_input_contents);
+  if (fate !== undefined) faults?.follow(inputs, fate);
   const timeoutMs = timeoutOf(request);
   const submitted = clock.now();
   let started = submitted;

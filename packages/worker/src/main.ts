@@ -10,6 +10,7 @@ import { isKofnError, KofnError, systemClock, type Clock } from '@kofn/core';
 import type { EngineName } from '@kofn/engine';
 import { Command } from 'commander';
 import { parseSize, parseWhole } from './options.js';
+import { endNow } from './own-process.js';
 import { startWorker, type RunningWorker } from './start.js';
 import { VERSION } from './version.js';
 
@@ -24,6 +25,7 @@ interface Flags {
   maxQueue?: string;
   json?: boolean;
   exitWithParent?: boolean;
+  allowFaults?: boolean;
 }
 
 const EXAMPLES = `
@@ -49,6 +51,7 @@ export function workerCommand(): Command {
     .option('--max-queue <n>', 'requests that may wait (default: 64)')
     .option('--json', 'first line as a JSON object: address, pid, dataDir, engine, version')
     .option('--exit-with-parent', 'end at once when standard input ends')
+    .option('--allow-faults', 'let whoever reaches it slow, stop and kill it: for benchmarks of failures only')
     .addHelpText('after', EXAMPLES)
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'kofn worker: ')) })
     .exitOverride(error => process.exit(error.exitCode === 0 ? 0 : 2))
@@ -74,6 +77,7 @@ async function serve(flags: Flags): Promise<void> {
       maxDiskBytes: optional('--max-disk', flags.maxDisk, parseSize),
       maxMessageBytes: optional('--max-message', flags.maxMessage, parseSize),
       maxQueue: optional('--max-queue', flags.maxQueue, parseWhole),
+      allowFaults: flags.allowFaults,
     });
     drainOnSignal(worker, systemClock);
     announce(worker, flags.json === true);
@@ -84,12 +88,19 @@ async function serve(flags: Flags): Promise<void> {
   }
 }
 
-function announce({ address, host, dataDir, engine, version }: RunningWorker, json: boolean): void {
+function announce(worker: RunningWorker, json: boolean): void {
+  const { address, host, dataDir, engine, version, allowsFaults } = worker;
   const { pid } = process;
   const line = json
-    ? JSON.stringify({ address, pid, dataDir, engine, version })
+    ? JSON.stringify({ address, pid, dataDir, engine, version, ...(allowsFaults ? { allowFaults: true } : {}) })
     : `kofn worker listening on ${address} (pid ${pid}, engine ${engine}, shards in ${dataDir})`;
   process.stdout.write(`${line}\n`);
+  if (allowsFaults) {
+    console.error(
+      `kofn worker: warning: --allow-faults: whoever reaches ${address} can slow, stop and kill this worker, and make it lose and ` +
+        'damage its replies; use it for benchmarks only',
+    );
+  }
   if (isLoopback(host)) return;
   console.error(
     `kofn worker: warning: ${address} is open to the network and there is no TLS yet; use a private network`,
@@ -127,12 +138,6 @@ function exitWithParent(): void {
   process.stdin.on('end', endNow);
   process.stdin.on('error', endNow);
   process.stdin.resume();
-}
-
-/** process.exit would wait for the engine's thread, whose run cannot be stopped. */
-function endNow(): never {
-  process.kill(process.pid, 'SIGKILL');
-  throw new KofnError('INTERNAL', 'alive after SIGKILL');
 }
 
 function optional<T>(option: string, text: string | undefined, parse: (option: string, text: string) => T) {

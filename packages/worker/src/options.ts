@@ -22,6 +22,11 @@ export interface WorkerOptions {
   readonly maxMessageBytes?: number | undefined;
   /** Requests that may wait for the engine. Default 64. */
   readonly maxQueue?: number | undefined;
+  /**
+   * Whether whoever reaches the worker may bring faults upon it (kofn.v1.FaultControl), ending this process among them: for benchmarks of
+   * failures. Default false.
+   */
+  readonly allowFaults?: boolean | undefined;
 }
 
 export interface ResolvedWorkerOptions {
@@ -35,6 +40,7 @@ export interface ResolvedWorkerOptions {
   readonly maxDiskBytes: number | undefined;
   readonly maxMessageBytes: number;
   readonly maxQueue: number;
+  readonly allowFaults: boolean;
   readonly cores: number;
 }
 
@@ -65,6 +71,7 @@ export function resolveOptions(options: WorkerOptions, env: NodeJS.ProcessEnv = 
     // A frame's length is an unsigned 32-bit number, and a Buffer holds no more than 4 GiB.
     maxMessageBytes: inRange('--max-message', options.maxMessageBytes ?? DEFAULT_MAX_MESSAGE_BYTES, 1024, 2 ** 32 - 1),
     maxQueue: inRange('--max-queue', options.maxQueue ?? 64, 1, 65536),
+    allowFaults: options.allowFaults ?? false,
     cores,
   };
 }

@@ -12,7 +12,10 @@ import type { Engine, ValueInfo } from '@kofn/engine';
 import { codecs, datatypeOf, EXTENSIONS, METHODS, type MethodPath, type ServiceHandlers } from '@kofn/wire';
 import type { Registry } from 'prom-client';
 import type { BlobStore } from './blob-store.js';
+import { emulatedDevice } from './emulated-device.js';
 import { Executor } from './executor.js';
+import { faultHandlers } from './fault-rpc.js';
+import type { Faults } from './faults.js';
 import { checkVersion, infer, MODEL_VERSION } from './inference.js';
 import { workerMetrics } from './metrics.js';
 import { RequestQueue } from './queue.js';
@@ -32,6 +35,8 @@ export interface WorkerParts {
   readonly diskLimitBytes: number;
   readonly maxQueue: number;
   readonly cores: number;
+  /** Whoever reaches the worker may bring these upon it; without them nobody may. The worker disposes of them. */
+  readonly faults?: Faults | undefined;
 }
 
 export class WorkerServer implements AsyncDisposable {
@@ -41,14 +46,17 @@ export class WorkerServer implements AsyncDisposable {
   readonly queue: RequestQueue;
   readonly metrics: Registry;
   readonly handlers: ServiceHandlers;
+  readonly faults: Faults | undefined;
   readonly #version: string;
   readonly #watch: RunWatch;
   readonly #shutdown = openController();
   readonly #streams = new Set<Promise<void>>();
 
   private constructor(parts: WorkerParts, store: ShardStore) {
-    const { engine, memoryLimitBytes, threads, clock = systemClock, maxQueue, workerId, cores } = parts;
+    const { memoryLimitBytes, threads, clock = systemClock, maxQueue, workerId, cores, faults } = parts;
+    const engine = faults === undefined ? parts.engine : emulatedDevice(parts.engine, faults, { clock });
     this.clock = clock;
+    this.faults = faults;
     this.#watch = new RunWatch(clock);
     this.#version = parts.version;
     this.store = store;
@@ -62,7 +70,7 @@ export class WorkerServer implements AsyncDisposable {
     const identity = { workerId, engine: engine.name, engineVersion: engine.version, cores };
     const shards = shardStoreHandlers(store, this.executor, identity);
     this.handlers = {
-      unary: new Map([...this.#inference(), ...this.#repository(), ...shards.unary]),
+      unary: new Map([...this.#inference(), ...this.#repository(), ...shards.unary, ...faultHandlers(faults)]),
       clientStream: shards.clientStream,
       duplex: new Map([
         [
@@ -85,7 +93,8 @@ export class WorkerServer implements AsyncDisposable {
 
   /** Whether requests are taken and answered: neither draining, nor is the engine stuck in a run. */
   get isReady(): boolean {
-    return !this.#shutdown.signal.aborted && !this.#watch.isStuck;
+    const isStuck = this.#watch.isStuck && this.faults?.isWaitingForDevice !== true;
+    return !this.#shutdown.signal.aborted && !isStuck;
   }
 
   /** Refuses new work and resolves when all that was taken is answered. */
@@ -98,12 +107,15 @@ export class WorkerServer implements AsyncDisposable {
 
   /** Ends no more leases and closes the sessions; `drain` first, or what runs fails. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.faults?.[Symbol.dispose]();
     await this.store[Symbol.asyncDispose]();
     await this.executor[Symbol.asyncDispose]();
   }
 
   #inference(): ServiceHandlers['unary'] {
-    const extensions = Object.values(EXTENSIONS);
+    const extensions = Object.values(EXTENSIONS).filter(
+      name => name !== EXTENSIONS.faults || this.faults !== undefined,
+    );
     return handlersOf([
       [METHODS.serverLive, () => codecs.serverLive.encode({ live: !this.#shutdown.signal.aborted })],
       [METHODS.serverReady, () => codecs.serverReady.encode({ ready: this.isReady })],

@@ -11,6 +11,7 @@ import { statfs } from 'node:fs/promises';
 import { abortable, openScope, systemClock, type Clock } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { listenGrpc, type Listening } from '@kofn/wire';
+import { Faults } from './faults.js';
 import { FsBlobStore } from './fs-blob-store.js';
 import { resolveOptions, type WorkerOptions } from './options.js';
 import { WorkerServer } from './server.js';
@@ -30,6 +31,7 @@ export interface RunningWorker extends AsyncDisposable {
   readonly engine: string;
   readonly version: string;
   readonly server: WorkerServer;
+  readonly allowsFaults: boolean;
   /** Drains and stops; the same promise however often it is called. */
   close(): Promise<void>;
 }
@@ -65,6 +67,7 @@ export async function startWorker(
       diskLimitBytes: resolved.maxDiskBytes ?? (await diskBytes(blobs)),
       maxQueue: resolved.maxQueue,
       cores: resolved.cores,
+      faults: resolved.allowFaults ? new Faults({ clock }) : undefined,
     });
     opened.push(server);
     const listening = await listenGrpc(server.handlers, { host, port, maxMessageBytes, clock });
@@ -79,6 +82,7 @@ export async function startWorker(
       engine: `${engine.name} ${engine.version}`,
       version: VERSION,
       server,
+      allowsFaults: resolved.allowFaults,
       close,
       [Symbol.asyncDispose]: close,
     };

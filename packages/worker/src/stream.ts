@@ -3,7 +3,8 @@
  * infer-stream.ts; one request's way is inference.ts.
  *
  * Invariants
- * 1. Every frame that is not a cancel frame gets one reply with its id, an error reply when it is malformed.
+ * 1. Every frame that is not a cancel frame gets one reply with its id, an error reply when it is malformed. Only a fault that was asked
+ *    for (faults.ts) takes it away.
  * 2. A cancel frame for an id that is not pending is ignored: its reply has crossed it on the way. So is one that was damaged,
  *    whose id may be another request's.
  * 4. A request that ends in a checksum and does not fit it is refused before anything of it is believed; the reply to one that
@@ -20,6 +21,7 @@ import {
   type InferRequestMessage,
   type ServerDuplex,
 } from '@kofn/wire';
+import { asSent, isLost, type Fate } from './faults.js';
 import { infer, type InferenceParts } from './inference.js';
 
 /** A peer that does not read its replies is not read from beyond this many. */
@@ -74,7 +76,7 @@ class StreamRequests {
       const error = new KofnError('INVALID_ARGUMENT', `request id "${id}" is taken by one that is not answered yet`);
       return this.#keep(this.#sendError(id, request.model_name, error));
     }
-    return this.#keep(this.#answer(request, crc));
+    return this.#keep(this.#answer(request, crc, this.#parts.faults?.meet()));
   }
 
   /** Resolves when the answers that are under way now have ended. */
@@ -89,7 +91,7 @@ class StreamRequests {
     return this.#answers.size > MAX_UNSENT_REPLIES ? Promise.race(this.#answers) : undefined;
   }
 
-  async #answer(request: InferRequestMessage, crc: number | undefined): Promise<void> {
+  async #answer(request: InferRequestMessage, crc: number | undefined, fate: Fate | undefined): Promise<void> {
     const { id } = request;
     const { clock } = this.#parts;
     const start = clock.now();
@@ -97,14 +99,17 @@ class StreamRequests {
     const { signal } = scope;
     if (id !== '') this.#pending.set(id, scope);
     try {
-      const { response, queueMs, engineMs } = await infer(request, this.#parts, signal);
+      const { response, queueMs, engineMs } = await infer(request, this.#parts, signal, fate);
       // Started before its cancel came: what was computed is not wanted, the reply is.
       throwIfAborted(signal);
       const wantsTimes = request.parameters['kofn_times']?.bool_param === true;
       const parameters = wantsTimes ? timesParameters({ queueMs, engineMs, workerMs: clock.now() - start }) : {};
-      await this.#stream.send(replyFrame({ infer_response: { ...response, parameters } }, crc));
+      if (isLost(fate)) return;
+      const frame = replyFrame({ infer_response: { ...response, parameters } }, crc);
+      const end = { payload: response.raw_output_contents?.at(-1), isSealed: crc !== undefined };
+      await this.#stream.send(asSent(frame, fate, end));
     } catch (error) {
-      await this.#sendError(id, request.model_name, error);
+      if (!isLost(fate)) await this.#sendError(id, request.model_name, error);
     } finally {
       this.#pending.delete(id);
     }
