@@ -1,4 +1,5 @@
 /** Tables and figures for people. Colours only on a terminal (picocolors; NO_COLOR turns them off). */
+import { stripVTControlCharacters } from 'node:util';
 import Table from 'cli-table3';
 import picocolors from 'picocolors';
 
@@ -7,7 +8,8 @@ const color = picocolors.createColors(process.stdout.isTTY === true && picocolor
 
 /** A table of text; columns whose cells are all figures stand to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const isFigures = head.map((_, column) => rows.every(row => /^([\d.,]+( .{1,3})?|-|)$/.test(row[column] ?? '')));
+  const isFigure = (text = '') => /^([\d.,]+( .{1,3})?|-|–|)$/.test(stripVTControlCharacters(text));
+  const isFigures = head.map((_, column) => rows.every(row => isFigure(row[column])));
   const made = new Table({
     head: head.map(text => color.bold(text)),
     colAligns: isFigures.map(figures => (figures ? 'right' : 'left')),
