@@ -48,9 +48,13 @@ export function commonOf({ cells }: Pick<RunResult, 'cells'>): string[] {
 }
 
 /** A cell's strategy; its whole name where the group has that strategy twice. */
-export function rowName(cell: CellResult, { cells }: Group): string {
+export function seriesName(cell: CellResult, { cells }: Group): string {
   const isAlone = cells.every(each => each === cell || each.strategy !== cell.strategy);
-  return `${isAlone ? cell.strategy : cell.name}${cell.complete ? '' : ' (cut short)'}`;
+  return isAlone ? cell.strategy : cell.name;
+}
+
+export function rowName(cell: CellResult, group: Group): string {
+  return `${seriesName(cell, group)}${cell.complete ? '' : ' (cut short)'}`;
 }
 
 /** The sets of columns of `group`, without those that say nothing in any of its rows. The first is the name of the row. */
