@@ -1,6 +1,6 @@
 /**
- * Workers as child processes of this one, for trying things out and for tests: `kofn-worker` on loopback ports of the system's choice,
- * each with a data directory of its own.
+ * Workers as child processes of this one, for trying things out and for tests: `kofn-worker`, by default on loopback ports of the
+ * system's choice, each with a data directory of its own.
  *
  * Invariants
  * 1. A worker does not outlive this process: `close` waits until it has exited; when this process exits or crashes it is killed; and when
@@ -28,6 +28,12 @@ export interface LocalWorkerOptions {
   readonly threads?: number;
   /** Worker i keeps its shards in `dataDir/worker-i`, which stay. Default: temporary directories, removed on close. */
   readonly dataDir?: string;
+  /** Where worker `index` listens, `host:port`. Default '127.0.0.1:0', a free port. */
+  readonly listen?: (index: number) => string;
+  /** What its command line begins with: a command that becomes the one behind it, as `ip netns exec NAME` does. Default nothing. */
+  readonly command?: (index: number) => readonly string[];
+  /** Further arguments of kofn-worker. */
+  readonly extraArgs?: readonly string[];
   /** Longest wait until all are ready. Default 30,000. */
   readonly startDeadlineMs?: number;
   /** Ends the start; once started, `close` ends the workers. */
@@ -148,18 +154,27 @@ class Child {
   readonly #folder: string | undefined;
   #stderr = '';
 
-  constructor(index: number, { engine = 'auto', threads = 1, dataDir }: LocalWorkerOptions) {
+  constructor(
+    index: number,
+    { engine = 'auto', threads = 1, dataDir, listen, command, extraArgs }: LocalWorkerOptions,
+  ) {
     this.#folder = dataDir === undefined ? mkdtempSync(path.join(tmpdir(), 'kofn-worker-')) : undefined;
-    this.#process = spawn(
+    const [file, ...args] = [
+      ...(command?.(index) ?? []),
       process.execPath,
-      [
-        ...HEAP,
-        workerBin(),
-        ...['--listen', '127.0.0.1:0', '--data-dir', this.#folder ?? path.join(dataDir!, `worker-${index}`)],
-        ...['--engine', engine, '--threads', String(threads), '--json', '--exit-with-parent'],
+      ...HEAP,
+      workerBin(),
+      ...[
+        '--listen',
+        listen?.(index) ?? '127.0.0.1:0',
+        '--data-dir',
+        this.#folder ?? path.join(dataDir!, `worker-${index}`),
       ],
-      { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...MALLOC } },
-    );
+      ...['--engine', engine, '--threads', String(threads), '--json', '--exit-with-parent'],
+      ...(extraArgs ?? []),
+    ];
+    const env = { ...process.env, ...MALLOC };
+    this.#process = spawn(file!, args, { stdio: ['pipe', 'pipe', 'pipe'], env });
     this.#process.once('exit', () => (this.exited = true));
     track(this);
     this.gone = this.#untilGone();

@@ -54,5 +54,5 @@ process.on('message', (order: Order) => {
   );
 });
 process.on('disconnect', () => process.exit());
-// Ctrl-C goes to all processes of a terminal: what uses the links ends them when it has finished.
-process.on('SIGINT', () => undefined);
+// Ctrl-C, and a terminal that closes, go to all processes: what uses the links ends them when it has finished.
+for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
