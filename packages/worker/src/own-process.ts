@@ -19,7 +19,7 @@ export function endNow(): never {
  * A shell stops this process and lets it go on, so that neither can come before the other, and is waited for, so that this thread does
  * nothing until it is over. It ignores what a terminal sends to all of a group: without it the process would stand for ever.
  */
-const PAUSE = 'trap "" HUP INT TERM; kill -STOP "$0" && sleep "$1"; kill -CONT "$0"';
+const PAUSE = 'trap "" HUP INT TERM; kill -STOP "$0" && sleep "$1"; slept=$?; kill -CONT "$0"; exit $slept';
 
 function standStill(ms: number): void {
   const args = ['-c', PAUSE, String(process.pid), (ms / 1000).toFixed(3)];
