@@ -108,10 +108,9 @@ export function percentileSpec(group: Group, strategies: readonly string[]): Top
     axis: { title: null, domain: false, ticks: false },
   } as const;
   const color = { field: 'strategy', type: 'nominal', scale: scales.color, legend: null } as const;
-  const domain = around(
-    values.flatMap(({ low, high }) => [low, high]),
-    1.12,
-  );
+  const [least, most] = around(values.flatMap(({ low, high }) => [low, high])) as [number, number];
+  // Room for the figure behind the last interval.
+  const domain = [least, most * (most / least) ** 0.12];
   const x = logAxis('value', 'ms (log), with the 95 % interval', domain);
   return {
     title: { text: `Latency, ${PERCENT_WORDS[name]}`, subtitle: group.title },
@@ -137,8 +136,8 @@ export function percentileSpec(group: Group, strategies: readonly string[]): Top
         encoding: { y, color, x, shape: { field: 'strategy', type: 'nominal', scale: scales.shape, legend: null } },
       },
       {
-        mark: { type: 'text', dy: -10, fontSize: 10, color: INK },
-        encoding: { y, x, text: { field: 'text', type: 'nominal' } },
+        mark: { type: 'text', dx: 7, align: 'left', fontSize: 10, color: INK },
+        encoding: { y, x: { ...x, field: 'high' }, text: { field: 'text', type: 'nominal' } },
       },
     ],
   };
