@@ -6,7 +6,7 @@
  * phase begins, connected again included.
  */
 import type { Float32Tensor, Rng } from '@kofn/core';
-import type { CodeOptions, OnLoss } from '@kofn/master';
+import type { CodeOptions, ModelOptions, OnLoss } from '@kofn/master';
 import { drawFaults, isDeadly, isLasting, type ScheduledFault } from './faults.js';
 import type { MachineLimits } from './machine.js';
 import { drawModel, type DrawnModel } from './models.js';
@@ -39,6 +39,8 @@ export interface Scenario {
   readonly code: NonNullable<CodeOptions['code']>;
   readonly onLoss: OnLoss;
   readonly systematicGraceMs: number;
+  readonly hedge: CodeOptions['hedge'];
+  readonly segments: NonNullable<ModelOptions['segments']>;
   readonly limits: readonly MachineLimits[];
   readonly model: DrawnModel;
   readonly phases: readonly Phase[];

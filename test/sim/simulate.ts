@@ -226,8 +226,9 @@ class Simulation {
   }
 
   async #deploy(cluster: Cluster): Promise<CodedModel> {
-    const { parity, code, onLoss, systematicGraceMs, model } = this.#scenario;
-    const deployed = await codedModel(model.versions[0].files, { cluster, parity, code, onLoss, systematicGraceMs });
+    const { parity, code, onLoss, systematicGraceMs, hedge, segments, model } = this.#scenario;
+    const options = { parity, code, onLoss, systematicGraceMs, segments, ...(hedge === undefined ? {} : { hedge }) };
+    const deployed = await codedModel(model.versions[0].files, { cluster, ...options });
     this.#trace.add(
       'master',
       `deployed ${deployed.plan.layers.map(({ name, decision }) => `${name} ${decision}`).join(', ')}`,

@@ -22,6 +22,7 @@ function report(answered: readonly number[]): RunReport {
     decodeSet: [],
     computedHere: [],
     resent: [],
+    hedged: [],
   } as const;
   const rest = { recovered: { lost: [], late: [] }, errorGain: 1, bytesSent: 0, bytesReceived: 0 };
   return {
@@ -32,6 +33,7 @@ function report(answered: readonly number[]): RunReport {
       { ...layer, ...rest, name: 'first', arrivals: arrivals(answered) },
       { ...layer, ...rest, name: 'second', arrivals: arrivals([0, 1]) },
     ],
+    segments: [],
   };
 }
 

@@ -91,7 +91,7 @@ export class CodedModel implements AsyncDisposable {
     const request = this.#requests++;
     const start = clock.now();
     using scope = openScope(clock, { parent: signal, deadlineMs });
-    const { outputs, layers, spans } = await this.#deployment.run(inputs, {
+    const { outputs, layers, segments, spans } = await this.#deployment.run(inputs, {
       request,
       signal: scope.signal,
       deadlineAt: start + deadlineMs,
@@ -101,7 +101,7 @@ export class CodedModel implements AsyncDisposable {
       onLoss: this.#options.onLoss ?? 'local',
       systematicGraceMs: this.#options.systematicGraceMs ?? 0,
     });
-    return { outputs, report: { request, ms: clock.now() - start, spans, layers } };
+    return { outputs, report: { request, ms: clock.now() - start, spans, layers, segments } };
   }
 
   /**

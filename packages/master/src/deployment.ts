@@ -19,23 +19,33 @@ import {
   type Tensors,
 } from '@kofn/core';
 import { createEngine, type Session } from '@kofn/engine';
-import { constantValue, cutModel, wholeModel, type OnnxModel } from '@kofn/graph';
-import type { Owner } from '@kofn/wire';
+import { constantValue, modelFiles, wholeModel, type OnnxModel, type SegmentStep } from '@kofn/graph';
+import { shardName, type Owner } from '@kofn/wire';
 import type { Cluster } from './cluster.js';
 import type { Connection } from './connection.js';
-import type { RequestContext } from './dispatch.js';
+import type { HedgeAfter } from './hedge.js';
 import { checkInputs } from './inputs.js';
 import { openLocally } from './local-session.js';
 import { measureSpeeds } from './measure.js';
-import { requireRange, resolveCode, resolveWorkers, type ModelOptions, type ResolvedCode } from './options.js';
+import {
+  requireRange,
+  resolveCode,
+  resolveHedge,
+  resolveSegments,
+  resolveWorkers,
+  type ModelOptions,
+  type ResolvedCode,
+} from './options.js';
 import { ASSUMED_SPEEDS, type Plan } from './plan.js';
-import { encoded, placeLayers, shardFiles } from './placement.js';
+import { encoded, placeLayers, Puts, shardFiles, type PlaceOptions } from './placement.js';
 import { planLayers, type Planning } from './planner.js';
 import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
 import { LocalBlocks, Resends } from './recover.js';
+import { ReplicatedSegment, type ExpectedOutput } from './replicated-segment.js';
 import type { LayerReport } from './report.js';
 import { runSteps, type DeployedStep, type StepsResult } from './run.js';
 import { localSpans } from './spans.js';
+import type { RequestContext } from './worker-call.js';
 
 /** A worker that is silent for so long keeps its claims until their leases end. */
 const CLAIM_DEADLINE_MS = 5_000;
@@ -110,8 +120,7 @@ export class Deployment {
   async renew(at = this.holders): Promise<void> {
     await atWorkers(at, this.#cluster.clock, async (connection, signal) => {
       const { shards } = connection;
-      const ours = this.#steps.flatMap(step => (step.kind === 'coded' ? step.group.shards : []));
-      const names = ours.map(({ name }) => name).filter(name => shards.has(name));
+      const names = this.#steps.flatMap(shardsOf).filter(name => shards.has(name));
       if (names.length === 0) return;
       const missing = await connection.ask(client => client.claim(names, this.owner, { signal }), { signal });
       for (const name of missing) shards.delete(name);
@@ -157,7 +166,7 @@ export class Deployment {
     const constants = initial.map(name => [name, constantValue(model, model.constants.get(name)!)] as const);
     const outputs = await session.run({ ...inputs, ...Object.fromEntries(constants) });
     const wanted = Object.fromEntries(names.map(name => [name, outputs[name]!]));
-    return { outputs: wanted, layers: [], spans: localSpans(clock.now() - start) };
+    return { outputs: wanted, layers: [], segments: [], spans: localSpans(clock.now() - start) };
   }
 }
 
@@ -176,6 +185,8 @@ export async function deploy(
   cluster.assertOpen();
   const holders = holdersOf(cluster, options);
   const code = resolveCode(options, holders.length);
+  const hedge = resolveHedge(options, holders.length);
+  const segments = resolveSegments(options, holders.length);
   if (options.systematicGraceMs !== undefined) requireRange('systematicGraceMs', options.systematicGraceMs, 0, 60_000);
   const engine = await cluster.planningEngine();
   const prepared = await prepareModel(source, engine);
@@ -183,9 +194,10 @@ export async function deploy(
   try {
     const speeds = layers === 'auto' ? await measureSpeeds(cluster, holders, signal) : ASSUMED_SPEEDS;
     throwIfAborted(signal);
-    const planning = await planLayers(prepared, { engine, threads, clock, code, choice: layers, sampleInputs, speeds });
+    const about = { code, hedge, segments, workers: holders.length, choice: layers, sampleInputs, speeds };
+    const planning = await planLayers(prepared, { engine, threads, clock, ...about });
     await prepared.settle();
-    await openSteps(prepared.model, planning, { ...options, code, owner, holders }, steps);
+    await openSteps(prepared.model, planning, { ...options, code, hedge, owner, holders }, steps);
     return new Deployment(owner, { cluster, holders, prepared, plan: planning.plan, steps });
   } catch (error) {
     await disposeSteps(steps);
@@ -206,14 +218,16 @@ export async function planModel(
   const holders = cluster === undefined ? undefined : holdersOf(cluster, options);
   const count = cluster === undefined ? resolveWorkers(options, options.workerCount).length : holders!.length;
   const code = resolveCode(options, count);
+  const hedge = resolveHedge(options, count);
+  const segments = resolveSegments(options, count);
   await using own = cluster === undefined ? await createEngine('auto') : undefined;
   const engine = own ?? cluster!.engine;
   const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
   const prepared = await prepareModel(source, engine);
   try {
     const speeds = cluster === undefined ? ASSUMED_SPEEDS : await measureSpeeds(cluster, holders!, signal);
-    const context = { engine, threads, clock, code, choice: layers, sampleInputs, speeds };
-    return (await planLayers(prepared, context)).plan;
+    const about = { code, hedge, segments, workers: count, choice: layers, sampleInputs, speeds };
+    return (await planLayers(prepared, { engine, threads, clock, ...about })).plan;
   } finally {
     await prepared.close();
   }
@@ -222,9 +236,10 @@ export async function planModel(
 /** Opens the segments and puts the shards, appending each step to `steps` once it stands. */
 async function openSteps(
   model: OnnxModel,
-  { plan, coded, types }: Planning,
+  { plan, coded, cut, types }: Planning,
   {
     code,
+    hedge,
     owner,
     holders,
     cluster,
@@ -232,6 +247,7 @@ async function openSteps(
     signal,
   }: Pick<ModelOptions, 'onProgress' | 'signal'> & {
     code: ResolvedCode;
+    hedge: HedgeAfter | undefined;
     owner: Owner;
     holders: readonly Connection[];
     cluster: Cluster;
@@ -241,30 +257,40 @@ async function openSteps(
   const { engine, engineThreads, clock } = cluster;
   const reports = new Map(coded.map(report => [report.node, report]));
   const order = fileOrder(plan);
+  const segments = new Map(plan.segments.map(segment => [segment.name, segment]));
   let sentBytes = 0;
   let totalBytes = 0;
   let layerNumber = 0;
-  for (const step of cutModel(model, [...reports.keys()], types).steps) {
+  const placing = (layer: string): PlaceOptions => {
+    const before = { sentBytes, totalBytes };
+    const onBytes = (sent: number, total: number) => {
+      sentBytes = before.sentBytes + sent;
+      totalBytes = before.totalBytes + total;
+      onProgress?.({ layer, layerNumber, layerCount: coded.length, sentBytes, totalBytes });
+    };
+    return { clock, signal, owner, onBytes };
+  };
+  for (const step of cut.steps) {
     throwIfAborted(signal);
     if (step.kind === 'segment') {
-      const session = await openLocally(engine, step.image(), engineThreads);
-      steps.push({ kind: 'segment', inputs: step.inputs, outputs: step.outputs, session });
+      const { inputs, outputs } = step;
+      const openHere = () => openLocally(engine, step.image(), engineThreads);
+      const { decision, workers } = segments.get(step.name)!;
+      if (decision === 'local') {
+        steps.push({ kind: 'segment', inputs, outputs, session: await openHere() });
+        continue;
+      }
+      const at = workers.map(worker => holders[worker]!);
+      const shard = await placeSegment(step, at, placing(step.name));
+      const expected = expectedOf(model, outputs, types);
+      const about = { name: step.name, shard, workers: at.map(({ index }) => index), outputs: expected, openHere };
+      steps.push({ kind: 'replicated', inputs, outputs, segment: new ReplicatedSegment(about) });
       continue;
     }
     const members = [...step.layers].sort((a, b) => order.get(a.node)! - order.get(b.node)!);
     const encode = () => members.map(({ node }) => encoded(reports.get(node)!.layer(), code));
-    const before = { sentBytes, totalBytes };
-    const placed = await placeLayers(encode(), code, holders, {
-      clock,
-      signal,
-      owner,
-      onBytes: (sent, total) => {
-        sentBytes = before.sentBytes + sent;
-        totalBytes = before.totalBytes + total;
-        const layer = members.map(({ node }) => node).join(', ');
-        onProgress?.({ layer, layerNumber, layerCount: coded.length, sentBytes, totalBytes });
-      },
-    });
+    const options = placing(members.map(({ node }) => node).join(', '));
+    const placed = await placeLayers(encode(), code, holders, { ...options, hedge });
     layerNumber += members.length;
     const files = (block: number) => shardFiles(encode(), block);
     const local = new LocalBlocks(engine, engineThreads, files);
@@ -272,6 +298,27 @@ async function openSteps(
     const outputs = members.map(({ output }) => output);
     steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, local, resends } });
   }
+}
+
+/** Puts a segment to each of `workers`; returns its shard's name. Throws as `Puts.put`. */
+async function placeSegment(step: SegmentStep, workers: readonly Connection[], options: PlaceOptions): Promise<string> {
+  const files = modelFiles(step.image());
+  const name = shardName(files.model, files.weights);
+  using puts = new Puts(options);
+  const put = workers.map(worker => puts.put(worker, { name, ...files }, step.name));
+  const failed = (await Promise.allSettled(put)).find(({ status }) => status === 'rejected');
+  if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
+  return name;
+}
+
+/** What the file says of `outputs`, or the run of the model that the plan was made with: there sizes may change. */
+function expectedOf(model: OnnxModel, outputs: readonly string[], types: Planning['types']): ExpectedOutput[] {
+  return outputs.map(name => {
+    const { dtype, rank } = types[name]!;
+    const declared = model.outputs.find(output => output.name === name)?.shape ?? [];
+    const shape = Array.from({ length: rank }, (_, axis) => (declared.length === rank ? declared[axis]! : '?'));
+    return { name, dtype, shape };
+  });
 }
 
 /** The workers that hold a model with these options. Throws INVALID_ARGUMENT. */
@@ -303,10 +350,18 @@ function fileOrder({ layers }: Plan): Map<string, number> {
   return new Map(layers.map(({ name }, index) => [name, index]));
 }
 
+/** Names of the shards of a step. */
+function shardsOf(step: DeployedStep): string[] {
+  if (step.kind === 'segment') return [];
+  return step.kind === 'coded' ? step.group.shards.map(({ name }) => name) : [step.segment.shard];
+}
+
 async function disposeSteps(steps: readonly DeployedStep[]): Promise<void> {
   for (const step of steps) {
     if (step.kind === 'segment') {
       await step.session[Symbol.asyncDispose]();
+    } else if (step.kind === 'replicated') {
+      await step.segment[Symbol.asyncDispose]();
     } else {
       await step.group.resends[Symbol.asyncDispose]();
       await step.group.local[Symbol.asyncDispose]();

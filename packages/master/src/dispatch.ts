@@ -1,7 +1,7 @@
 /**
  * One coded step of one request: its input to n workers, the first k verified arrivals into the decoders, the rest
- * cancelled. Layers that share the input share the calls: a shard has a block of each. Called by run.ts; recover.ts supplies
- * what fewer than k workers cannot.
+ * cancelled. Layers that share the input share the calls: a shard has a block of each. Called by run.ts; worker-call.ts is one
+ * call, hedge.ts says when a block is late, recover.ts supplies what fewer than k workers cannot.
  *
  * Invariants
  * 1. Every call ends with this function: answered, failed, or cancelled by the scope. Nothing outlives it.
@@ -9,6 +9,7 @@
  *    erasure.
  * 3. Nothing but the decode set shapes the outputs: an arrival after the last one needed is not used.
  * 4. The report is taken at the moment of decoding, so our own cancellations never look like failures.
+ * 5. With a hedge a block has two holders; the first reply wins and ends the other's call.
  */
 import {
   abortable,
@@ -18,8 +19,6 @@ import {
   KofnError,
   openScope,
   sleep,
-  type Clock,
-  type ErrorCode,
   type Float32Tensor,
   type Signal,
   type Tensor,
@@ -29,12 +28,20 @@ import type { Code, DecodePlans, Quorum } from '@kofn/encoder';
 import { EncodedInputs } from '@kofn/wire';
 import pAny from 'p-any';
 import pSome from 'p-some';
-import type { Connection } from './connection.js';
 import { GroupOutputs, type DeployedLayer } from './group-outputs.js';
-import type { DispatchHooks, OnLoss } from './options.js';
+import { Hedging, type Hedge } from './hedge.js';
+import { lacksRoom, room } from './room.js';
 import { substitute, type LocalBlocks, type Resends } from './recover.js';
 import type { Arrival, Erasure, LayerReport } from './report.js';
 import { localSpans, spansOf, type CallTimes } from './spans.js';
+import { ANSWERED, callWorker, type RequestContext } from './worker-call.js';
+
+export interface PlacedShard {
+  readonly name: string;
+  readonly worker: number;
+  /** The other worker that holds it, for a hedge. */
+  readonly other: number | undefined;
+}
 
 /** Layers that share their input, and therefore their shards. */
 export interface DeployedGroup {
@@ -42,29 +49,12 @@ export interface DeployedGroup {
   readonly code: Code;
   readonly plans: DecodePlans;
   /** Shard name and worker of each block. */
-  readonly shards: readonly { readonly name: string; readonly worker: number }[];
+  readonly shards: readonly PlacedShard[];
+  /** When another holder is asked for a late block; the shards then have one. */
+  readonly hedge: Hedge | undefined;
   readonly local: LocalBlocks;
   readonly resends: Resends;
 }
-
-export interface RequestContext {
-  readonly request: number;
-  /** Aborts when the caller cancels or the deadline passes. */
-  readonly signal: Signal;
-  /** Clock time at which the request must have ended. */
-  readonly deadlineAt: number;
-  readonly clock: Clock;
-  readonly connections: readonly Connection[];
-  readonly hooks: DispatchHooks;
-  readonly onLoss: OnLoss;
-  readonly systematicGraceMs: number;
-}
-
-/** What no sound worker answers to a finite input of the right shape. NaN is not among them: a layer may overflow. */
-const WRONG_REPLIES: readonly ErrorCode[] = ['PROTOCOL', 'SHAPE_MISMATCH', 'DTYPE_MISMATCH'];
-
-/** Nobody sees it but calls that nobody waits for; made once, for an error takes its stack with it. */
-const ANSWERED = new KofnError('CANCELLED', 'the layer has its answer');
 
 export interface LayerAnswer {
   readonly output: Float32Tensor;
@@ -90,10 +80,11 @@ class GroupCall {
   /** Parity blocks that wait for late data blocks, while the systematic grace lasts. */
   readonly #held: { block: number; values: readonly Float32Array[] }[] = [];
   #isHolding: boolean;
-  /** Blocks whose worker has neither answered nor failed. */
-  readonly #pending = new Map<number, Promise<void>>();
+  /** Calls that have neither been answered nor failed, with their blocks. */
+  readonly #pending = new Map<Promise<void>, number>();
   /** Blocks that another worker was asked for. */
   readonly #resent = new Set<number>();
+  #hedging: Hedging | undefined;
   /** What all workers are sent alike, encoded when the first is. */
   #encoded: EncodedInputs | undefined;
   /** The call that completed the decode set. */
@@ -119,21 +110,19 @@ class GroupCall {
   }
 
   async #run(): Promise<LayerAnswer[]> {
-    const { clock, signal } = this.#context;
+    const { clock, signal, connections } = this.#context;
     let computedHere: number[] = [];
     if (!isFiniteTensor(this.#outputs.input)) {
       // Parity of NaN or infinity says nothing about the blocks, and it is nobody's fault: compute the layer here.
       computedHere = await this.#computeHere();
     } else {
-      while (this.#lacksRoom) await this.#room(); // at most maxInFlight requests wait so
+      while (lacksRoom(this.#group, connections)) await room(this.#group, connections, { clock, signal }); // at most maxInFlight requests wait so
       using scope = openScope(clock, { parent: signal });
-      const calls = this.#group.shards.map(({ worker }, block) => this.#callWorker(block, worker, scope.signal));
-      calls.forEach((call, block) => this.#await(block, call));
       try {
-        await this.#quorums(calls, scope.signal);
-      } catch (error) {
-        if (isKofnError(error)) throw error;
-        computedHere = await this.#recover(scope.signal);
+        const { hedge } = this.#group;
+        const isDecodable =
+          hedge === undefined ? await this.#quorums(scope.signal) : await this.#hedgedQuorums(hedge, scope.signal);
+        if (!isDecodable) computedHere = await this.#recover(scope.signal);
       } finally {
         // What has answered by now is in the decoders; whoever has not need not any more.
         scope.abort(ANSWERED);
@@ -158,7 +147,8 @@ class GroupCall {
       arrivals: [...this.#arrivals],
       erasures: [...this.#erasures],
       computedHere,
-      resent: [...this.#resent].sort((a, b) => a - b),
+      resent: ascending([...this.#resent, ...(this.#hedging?.lost ?? [])]),
+      hedged: ascending(this.#hedging?.late ?? NONE),
     };
     return outputs.map(({ name, output, decodeSet, recovered, errorGain }, index) => ({
       output,
@@ -177,80 +167,34 @@ class GroupCall {
     }));
   }
 
-  /** Whether there would be enough workers, were they not full. */
-  get #lacksRoom(): boolean {
-    const { quorums } = this.#group.code;
-    const holders = this.#holders;
-    const canDecode = (takes: (connection: Connection) => boolean) =>
-      quorums.every(({ members, count }) => members.filter(block => takes(holders[block]!)).length >= count);
-    return !canDecode(({ takesCalls, isFull }) => takesCalls && !isFull) && canDecode(({ takesCalls }) => takesCalls);
-  }
-
-  /** Waits for room at a worker that is full. */
-  async #room(): Promise<void> {
-    using scope = openScope(this.#context.clock, { parent: this.#context.signal });
-    const full = this.#holders.filter(({ isFull }) => isFull);
-    try {
-      await Promise.race(full.map(connection => connection.room(scope.signal)));
-    } finally {
-      scope.abort(new KofnError('CANCELLED', 'there is room'));
-    }
-  }
-
-  /** Of each block. */
-  get #holders(): Connection[] {
-    return this.#group.shards.map(({ worker }) => this.#context.connections[worker]!);
-  }
-
   /** The block may come until `call` settles. */
   #await(block: number, call: Promise<void>): void {
-    const over = () => void this.#pending.delete(block);
-    this.#pending.set(block, call.then(over, over)); // its erasure is recorded; after the answer it is nobody's
+    const over = () => void this.#pending.delete(settled);
+    const settled = call.then(over, over); // its erasure is recorded; after the answer it is nobody's
+    this.#pending.set(settled, block);
   }
 
   /**
    * Has `worker` run the shard of `block`, which it is given first when it `lacks` it, and hands its verified reply to the
    * decoders. Records the erasure and rejects else.
    */
-  async #callWorker(block: number, worker: number, signal: Signal, { lacks = false } = {}): Promise<void> {
-    const { request, clock, connections, hooks, deadlineAt } = this.#context;
-    const { name } = this.#group.shards[block]!;
-    const connection = connections[worker]!;
-    const told = { request, layer: this.#group.layers[0]!.name, worker };
-    try {
-      if (lacks) await abortable(this.#group.resends.give(connection, block), signal);
-      if (connection.takesCalls && !connection.isFull) hooks.beforeSend?.(told);
-      this.#encoded ??= new EncodedInputs({ x: this.#outputs.input });
-      let writtenAt: number | undefined;
-      const sending = connection.infer(name, this.#encoded, {
-        signal,
-        bytes: this.#outputs.bytes,
-        timeoutMs: Math.max(1, deadlineAt - clock.now()),
-        onWritten: bytes => {
-          writtenAt = clock.now();
-          this.#bytesSent += bytes;
-          hooks.afterWrite?.(told);
-        },
-      });
-      const sentAt = clock.now();
-      const reply = await sending;
-      const repliedAt = clock.now();
-      this.#bytesReceived += reply.bytesReceived;
-      const values = this.#outputs.verified(reply.outputs);
-      this.#arrive(block, worker, values, {
-        sentAt,
-        writtenAt,
-        repliedAt,
-        verifiedAt: clock.now(),
-        worker: reply.times,
-      });
-    } catch (error) {
-      const { code, message } = KofnError.from(error);
-      if (WRONG_REPLIES.includes(code)) connection.mark(message);
-      if (code === 'NOT_FOUND') connection.shards.delete(name);
-      if (!signal.aborted) this.#erasures.push({ block, worker, code, message });
-      throw error;
-    }
+  #callWorker(block: number, worker: number, signal: Signal, { lacks = false } = {}): Promise<void> {
+    const connection = this.#context.connections[worker]!;
+    return callWorker(this.#context, connection, {
+      shard: this.#group.shards[block]!.name,
+      layer: this.#group.layers[0]!.name,
+      bytes: this.#outputs.bytes,
+      signal,
+      putting: lacks ? this.#group.resends.give(connection, block) : undefined,
+      inputs: () => (this.#encoded ??= new EncodedInputs({ x: this.#outputs.input })),
+      onWritten: bytes => (this.#bytesSent += bytes),
+      verify: ({ outputs, bytesReceived }) => {
+        this.#bytesReceived += bytesReceived;
+        return this.#outputs.verified(outputs);
+      },
+      take: (values, times) => this.#arrive(block, worker, values, times),
+      onFailure: (code, message) => this.#erasures.push({ block, worker, code, message }),
+    });
   }
 
   #arrive(block: number, worker: number, values: readonly Float32Array[], times: CallTimes): void {
@@ -260,19 +204,66 @@ class GroupCall {
     this.#arrivals.push({ block, worker, ms: times.verifiedAt - this.#start });
   }
 
-  /** Waits until every quorum of the code is met; rejects with an AggregateError as soon as one cannot be. */
-  async #quorums(calls: readonly Promise<void>[], signal: Signal): Promise<void> {
-    const { code } = this.#group;
-    const { clock, systematicGraceMs } = this.#context;
-    await abortable(Promise.all(code.quorums.map(quorum => quorumOf(quorum, calls))), signal);
-    if (systematicGraceMs > 0) {
-      using grace = openScope(clock, { parent: signal });
-      await Promise.race([
-        Promise.allSettled(calls.slice(0, code.k)),
-        sleep(clock, systematicGraceMs, grace.signal),
-      ]).finally(() => grace.abort(new KofnError('CANCELLED', 'the grace has ended')));
-      this.#acceptHeld();
+  /** Calls every block's worker and waits until the code's quorums are met; false as soon as one cannot be. */
+  async #quorums(signal: Signal): Promise<boolean> {
+    const calls = this.#group.shards.map(({ worker }, block) => this.#callWorker(block, worker, signal));
+    calls.forEach((call, block) => this.#await(block, call));
+    try {
+      await abortable(Promise.all(this.#group.code.quorums.map(quorum => quorumOf(quorum, calls))), signal);
+    } catch (error) {
+      if (isKofnError(error)) throw error;
+      return false;
     }
+    await this.#grace(signal);
+    return true;
+  }
+
+  /** As `#quorums`, and calls the other holders of blocks that are late or lost. */
+  async #hedgedQuorums(hedge: Hedge, signal: Signal): Promise<boolean> {
+    const { shards } = this.#group;
+    this.#hedging = new Hedging({ ...this.#context, signal }, hedge, (block, worker, own) => {
+      const call = this.#callWorker(block, worker, own);
+      this.#await(block, call);
+      return call;
+    });
+    shards.forEach(({ worker }, block) => this.#hedging!.callOwn(block, worker));
+    for (;;) {
+      const held = this.#held.map(({ block }) => block);
+      if (this.#outputs.missing(held).length === 0) break;
+      if (this.#lacking(held).length > 0) return false;
+      await this.#news(signal);
+    }
+    await this.#grace(signal);
+    return true;
+  }
+
+  /** The data blocks that no call can bring any more, once whoever else holds them has been called. */
+  #lacking(held: readonly number[] = []): number[] {
+    const coming = () => [...this.#pending.values(), ...held];
+    const missing = this.#outputs.missing(coming());
+    if (this.#hedging === undefined || (missing.length === 0 && !this.#hedging.isLate)) return missing;
+    const { shards, code } = this.#group;
+    const arrived = new Set(this.#arrivals.map(({ block }) => block));
+    this.#hedging.callOthers(shards.slice(0, code.k), { arrived, coming: new Set(coming()) });
+    return this.#outputs.missing(coming());
+  }
+
+  /** Until a call settles, or the blocks that have not come are late. */
+  async #news(signal: Signal): Promise<void> {
+    const lateness = this.#hedging?.lateness;
+    await abortable(Promise.race([...this.#pending.keys(), ...(lateness === undefined ? [] : [lateness])]), signal);
+  }
+
+  /** Waits for late data blocks as long as they may take. */
+  async #grace(signal: Signal): Promise<void> {
+    const { clock, systematicGraceMs } = this.#context;
+    if (systematicGraceMs === 0) return;
+    using grace = openScope(clock, { parent: signal });
+    const data = [...this.#pending].filter(([, block]) => block < this.#group.code.k).map(([call]) => call);
+    await Promise.race([Promise.all(data), sleep(clock, systematicGraceMs, grace.signal)]).finally(() =>
+      grace.abort(new KofnError('CANCELLED', 'the grace has ended')),
+    );
+    this.#acceptHeld();
   }
 
   #acceptHeld(): void {
@@ -302,7 +293,7 @@ class GroupCall {
     const load = new Map<number, number>();
     for (const { worker } of shards) load.set(worker, (load.get(worker) ?? 0) + 1);
     while (!this.#outputs.complete) {
-      for (const block of this.#outputs.missing(this.#pending.keys())) {
+      for (const block of this.#lacking()) {
         const { name } = shards[block]!;
         const failed = this.#erasures.filter(erasure => erasure.block === block);
         const other = substitute(connections, { name, failed, load });
@@ -311,7 +302,7 @@ class GroupCall {
         this.#resent.add(block);
         this.#await(block, this.#callWorker(block, other.index, signal, { lacks: !other.shards.has(name) }));
       }
-      await abortable(Promise.race(this.#pending.values()), signal);
+      await this.#news(signal);
     }
   }
 
@@ -320,7 +311,7 @@ class GroupCall {
     const { k, n } = this.#group.code;
     const why = this.#erasures.map(({ worker, message }) => `worker ${worker}: ${message}`).join('; ');
     const lost = new Set(this.#erasures.map(({ block }) => block)).size;
-    const missing = this.#outputs.missing(this.#pending.keys()).join(', ');
+    const missing = this.#outputs.missing(this.#pending.values()).join(', ');
     const others = this.#context.onLoss === 'resend' ? ', and no other worker can compute them' : '';
     return new KofnError(
       'NOT_ENOUGH_WORKERS',
@@ -335,9 +326,9 @@ class GroupCall {
     const { signal } = this.#context;
     const computed: number[] = [];
     while (!this.#outputs.complete) {
-      const [block] = this.#outputs.missing(this.#pending.keys());
+      const [block] = this.#lacking();
       if (block === undefined) {
-        await abortable(Promise.race(this.#pending.values()), signal);
+        await this.#news(signal);
       } else {
         const outputs = await abortable(this.#runHere(block), signal);
         if (this.#outputs.accept(block, this.#outputs.own(outputs))) computed.push(block);
@@ -359,8 +350,13 @@ class GroupCall {
   /** `reason` (a deadline, a cancellation) with the layer and the workers that had not answered. */
   #unanswered(reason: KofnError): KofnError {
     if (reason.code !== 'DEADLINE_EXCEEDED') return reason;
-    const settled = new Set([...this.#arrivals, ...this.#erasures].map(({ block }) => block));
-    const silent = this.#group.shards.filter((_, block) => !settled.has(block)).map(({ worker }) => worker);
+    const arrived = new Set(this.#arrivals.map(({ block }) => block));
+    const lost = new Set(this.#erasures.map(({ block, worker }) => `${block} ${worker}`));
+    const called = this.#group.shards.flatMap(({ worker, other }, block) => {
+      const both = this.#hedging?.isOtherCalled(block) === true ? [worker, other!] : [worker];
+      return arrived.has(block) ? [] : both.filter(each => !lost.has(`${block} ${each}`));
+    });
+    const silent = [...new Set(called)].sort((a, b) => a - b);
     const failed = this.#erasures.map(({ worker, code }) => `worker ${worker} failed (${code})`);
     const who = [...(silent.length > 0 ? [`no answer from worker ${silent.join(', ')}`] : []), ...failed].join('; ');
     return new KofnError(
@@ -369,6 +365,12 @@ class GroupCall {
       { cause: reason },
     );
   }
+}
+
+const NONE: readonly number[] = [];
+
+function ascending(blocks: Iterable<number>): number[] {
+  return [...new Set(blocks)].sort((a, b) => a - b);
 }
 
 function quorumOf(quorum: Quorum, calls: readonly Promise<void>[]): Promise<unknown> {

@@ -12,6 +12,7 @@ export {
 } from './coded-layer.js';
 export { codedModel, type CodedModel, type RunResult, type UpdateOptions } from './coded-model.js';
 export { planModel } from './deployment.js';
+export type { HedgeAfter } from './hedge.js';
 export type { ModelSource } from './prepare.js';
 export type {
   CodeOptions,
@@ -23,9 +24,10 @@ export type {
   ModelOptions,
   OnLoss,
   RunOptions,
+  SegmentChoice,
 } from './options.js';
-export { ASSUMED_SPEEDS, type Costs, type LayerPlan, type Plan, type Speeds } from './plan.js';
-export type { Arrival, Erasure, LayerReport, RunReport } from './report.js';
+export { ASSUMED_SPEEDS, type Costs, type LayerPlan, type Plan, type SegmentPlan, type Speeds } from './plan.js';
+export type { Arrival, Erasure, LayerReport, RunReport, SegmentReport } from './report.js';
 export type { Spans } from './spans.js';
 export type { Fleet, WorkerView } from './fleet.js';
 export { checkInputs, zeroInputs } from './inputs.js';

@@ -3,11 +3,13 @@ import { randomUUID } from 'node:crypto';
 import { KofnError, systemClock, type Clock, type Signal, type Tensors } from '@kofn/core';
 import { CODE_NAMES, defaultCode, type CodeName } from '@kofn/encoder';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
+import type { HedgeAfter } from './hedge.js';
 
 /** A call that is about to go to a worker or has gone: what a {@link DispatchHooks} method is told. */
 export interface DispatchCall {
   /** Number of the request within its model, from 0. */
   readonly request: number;
+  /** Name of the layer, or of the segment where workers run it (`segments: 'replicated'`). */
   readonly layer: string;
   readonly worker: number;
 }
@@ -68,6 +70,10 @@ export interface ResolvedConnectOptions {
 export const ON_LOSS = ['local', 'resend', 'fail'] as const;
 export type OnLoss = (typeof ON_LOSS)[number];
 
+/** Who runs the segments between coded layers: the master, or two workers each. */
+export const SEGMENTS = ['local', 'replicated'] as const;
+export type SegmentChoice = (typeof SEGMENTS)[number];
+
 /** Which linear layers are coded: all that can be, those for which it pays, or these by name. */
 export type LayerChoice = 'all' | 'auto' | readonly string[];
 
@@ -96,6 +102,12 @@ export interface CodeOptions {
   readonly onLoss?: OnLoss;
   /** How long a layer waits for late data blocks once it could decode. Default 0. */
   readonly systematicGraceMs?: number;
+  /**
+   * So long after its calls a layer asks a second worker for each data block that has not come; the first reply wins. A number of
+   * ms, or 'p95': the 95th percentile of what the layer's last 200 replies took, once 20 are known. A block whose worker fails is
+   * asked of the second at once. Each data block then stands on two workers: its own and the next. Default: nobody is asked twice.
+   */
+  readonly hedge?: HedgeAfter;
   readonly onProgress?: (progress: DeployProgress) => void;
   readonly signal?: Signal;
 }
@@ -105,6 +117,11 @@ export interface ModelOptions extends CodeOptions {
   readonly layers?: LayerChoice;
   /** Inputs to profile the model with; needed where a size other than the first is open. Default zeros, first size 1. */
   readonly sampleInputs?: Tensors;
+  /**
+   * Who runs what is not coded: the master, or two workers for each segment (a run of such nodes), both at once, and the first
+   * answer counts; the master then only when they fail or are late. Default 'local'.
+   */
+  readonly segments?: SegmentChoice;
 }
 
 export interface ResolvedCode {
@@ -210,6 +227,36 @@ export function resolveCode(options: CodeOptions, workers: number): ResolvedCode
     throw new KofnError('INVALID_ARGUMENT', `code: sum has exactly 1 parity block, got parity ${parity}; use rotation`);
   }
   return { code, k: workers - parity, r: parity, n: workers };
+}
+
+/** When late blocks are asked of a second worker, of `workers`; undefined for never. Throws INVALID_ARGUMENT. */
+export function resolveHedge({ hedge }: CodeOptions, workers: number): HedgeAfter | undefined {
+  if (hedge === undefined) return undefined;
+  if (hedge !== 'p95') {
+    const isNumber = typeof hedge === 'number';
+    if (!isNumber)
+      throw new KofnError('INVALID_ARGUMENT', `hedge: "${String(hedge)}" is neither a number of ms nor p95`);
+    requireRange('hedge', hedge, 0, 2 ** 31 - 1);
+  }
+  requireSecond('hedge', workers);
+  return hedge;
+}
+
+/** Who runs the segments, with `workers` to do it. Throws INVALID_ARGUMENT. */
+export function resolveSegments({ segments = 'local' }: ModelOptions, workers: number): SegmentChoice {
+  if (!SEGMENTS.includes(segments)) {
+    throw new KofnError('INVALID_ARGUMENT', `segments: "${String(segments)}" is not one of ${SEGMENTS.join(', ')}`);
+  }
+  if (segments === 'replicated') requireSecond('segments', workers);
+  return segments;
+}
+
+function requireSecond(option: string, workers: number): void {
+  if (workers > 1) return;
+  throw new KofnError(
+    'INVALID_ARGUMENT',
+    `${option}: needs a second worker, and there is 1; add workers, or leave it out`,
+  );
 }
 
 /** Longest name that the shard store takes. */

@@ -1,13 +1,15 @@
 /**
  * Gives each worker its shard of layers that share an input: encode, write the shard model, put it where it is missing.
- * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES.
+ * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES. With a hedge each data block goes to the next worker,
+ * too; a parity block does not, for only data blocks are asked of a second worker.
  */
-import { KofnError, openScope, type Clock, type Signal } from '@kofn/core';
+import { KofnError, openScope, type Clock, type Scope, type Signal } from '@kofn/core';
 import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
 import { groupsOf, shardModel, type LinearLayer, type ModelFiles } from '@kofn/graph';
-import { shardName, type Owner } from '@kofn/wire';
+import { shardName, type Owner, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
-import type { DeployedGroup } from './dispatch.js';
+import type { DeployedGroup, PlacedShard } from './dispatch.js';
+import { Hedge, type HedgeAfter } from './hedge.js';
 import type { ResolvedCode } from './options.js';
 
 /** Encoded blocks that may wait to be put; one block may be larger. */
@@ -45,57 +47,26 @@ export interface PlaceOptions {
 }
 
 /**
- * Puts the shards of `layers`, block i to the i-th of `connections`, and returns what dispatch needs but for what recovers.
- * Throws what a worker answered (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …), naming it.
+ * Puts the shards of `layers`, block i to the i-th of `connections`, with a `hedge` data blocks to the one behind it, too, and
+ * returns what dispatch needs but for what recovers. Throws what a worker answered (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …),
+ * naming it.
  */
 export async function placeLayers(
   layers: readonly EncodedLayer[],
-  { n }: ResolvedCode,
+  { n, k }: ResolvedCode,
   connections: readonly Connection[],
-  { clock, signal, owner, onBytes }: PlaceOptions,
+  { hedge, ...options }: PlaceOptions & { hedge: HedgeAfter | undefined },
 ): Promise<Omit<DeployedGroup, 'local' | 'resends'>> {
-  const names = layers.map(({ layer }) => layer.name).join(', ');
-  const sent = new Array<number>(n).fill(0);
-  let total = 0;
-  using scope = openScope(clock, { parent: signal });
-  const put = async (connection: Connection, block: number): Promise<string> => {
+  const what = `its shard of layer ${layers.map(({ layer }) => layer.name).join(', ')}`;
+  using puts = new Puts(options);
+  const shards = await inLanes(n, lanesFor(layers), async (block): Promise<PlacedShard> => {
     const files = shardFiles(layers, block);
-    const name = shardName(files.model, files.weights);
-    const { shards } = connection;
-    const { signal } = scope;
-    const claim = () => connection.ask(client => client.claim([name], owner, { signal }), { signal });
-    const isHeld = shards.has(name) && (await claim()).length === 0;
-    if (isHeld) return name;
-    const bytes = files.model.byteLength + files.weights.byteLength;
-    total += bytes;
-    const onProgress = (sentBytes: number) => {
-      sent[block] = sentBytes;
-      onBytes(
-        sent.reduce((a, b) => a + b, 0),
-        total,
-      );
-    };
-    await connection.ask(client => client.put({ name, ...files }, { signal, owner, onProgress }), { signal, bytes });
-    shards.add(name);
-    return name;
-  };
-  const place = async (block: number): Promise<string> => {
-    const connection = connections[block]!;
-    try {
-      return await put(connection, block);
-    } catch (cause) {
-      const error = KofnError.from(cause);
-      const who = `worker ${connection.index} (${connection.address}) did not take its shard of layer ${names}`;
-      throw new KofnError(error.code, `${who}: ${error.message}`, { cause: error });
-    }
-  };
-  const shards = await inLanes(n, lanesFor(layers), async block => {
-    try {
-      return { name: await place(block), worker: connections[block]!.index };
-    } catch (error) {
-      scope.abort(KofnError.from(error)); // one worker refused: the other uploads would be in vain
-      throw error;
-    }
+    const shard = { name: shardName(files.model, files.weights), ...files };
+    const own = connections[block]!;
+    const other = hedge === undefined || block >= k ? undefined : connections[(block + 1) % connections.length]!;
+    await puts.put(own, shard, what);
+    if (other !== undefined) await puts.put(other, shard, what);
+    return { name: shard.name, worker: own.index, other: other?.index };
   });
   const { code } = layers[0]!.encoding;
   return {
@@ -106,7 +77,61 @@ export async function placeLayers(
     code,
     plans: new DecodePlans(code),
     shards,
+    hedge: hedge === undefined ? undefined : new Hedge(hedge),
   };
+}
+
+/** Shards on their way to workers; the first that is refused ends the others, which would be in vain. */
+export class Puts implements Disposable {
+  readonly #options: PlaceOptions;
+  readonly #scope: Scope;
+  /** Of each put that is or was under way. */
+  readonly #sent: number[] = [];
+  #totalBytes = 0;
+
+  constructor(options: PlaceOptions) {
+    this.#options = options;
+    this.#scope = openScope(options.clock, { parent: options.signal });
+  }
+
+  /** Puts `shard` and claims it, or claims it alone where it is held. `what` it is stands in the error. */
+  async put(connection: Connection, shard: ShardFiles, what: string): Promise<void> {
+    try {
+      await this.#put(connection, shard);
+    } catch (cause) {
+      const error = KofnError.from(cause);
+      const who = `worker ${connection.index} (${connection.address}) did not take ${what}`;
+      const named = new KofnError(error.code, `${who}: ${error.message}`, { cause: error });
+      this.#scope.abort(named);
+      throw named;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#scope[Symbol.dispose]();
+  }
+
+  async #put(connection: Connection, shard: ShardFiles): Promise<void> {
+    const { owner, onBytes } = this.#options;
+    const { signal } = this.#scope;
+    const { shards } = connection;
+    const { name, model, weights } = shard;
+    const claim = () => connection.ask(client => client.claim([name], owner, { signal }), { signal });
+    const isHeld = shards.has(name) && (await claim()).length === 0;
+    if (isHeld) return;
+    const bytes = model.byteLength + weights.byteLength;
+    const number = this.#sent.push(0) - 1;
+    this.#totalBytes += bytes;
+    const onProgress = (sentBytes: number) => {
+      this.#sent[number] = sentBytes;
+      onBytes(
+        this.#sent.reduce((a, b) => a + b, 0),
+        this.#totalBytes,
+      );
+    };
+    await connection.ask(client => client.put(shard, { signal, owner, onProgress }), { signal, bytes });
+    shards.add(name);
+  }
 }
 
 function lanesFor(layers: readonly EncodedLayer[]): number {

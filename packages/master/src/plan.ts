@@ -38,7 +38,9 @@ export interface LayerPlan {
     readonly axis: 'rows' | 'channels';
     /** Worker of each block. */
     readonly workers: readonly number[];
-    /** Weights that each worker keeps. */
+    /** With a hedge: the other worker of each data block. */
+    readonly others?: readonly number[];
+    /** Weights that each worker keeps: a block, with a hedge two. */
     readonly shardBytes: number;
     /** Tensor bytes to and from each worker in one request. */
     readonly inputBytes: number;
@@ -47,8 +49,21 @@ export interface LayerPlan {
   readonly costs?: Costs;
 }
 
+/** A run of nodes that are not coded, and who runs it. */
+export interface SegmentPlan {
+  readonly name: string;
+  readonly nodes: number;
+  readonly decision: 'replicated' | 'local';
+  /** In words: why it is replicated or local. */
+  readonly reason: string;
+  /** Those that are asked, among the model's workers; none when local. */
+  readonly workers: readonly number[];
+}
+
 export interface Plan {
   readonly layers: readonly LayerPlan[];
+  /** In the model's order. */
+  readonly segments: readonly SegmentPlan[];
   /** Where the figures of `costs` come from. */
   readonly speeds: Speeds;
 }

@@ -9,18 +9,21 @@
 import { elementCount, KofnError, type Shape, type Tensor, type Tensors } from '@kofn/core';
 import { createCode, partition } from '@kofn/encoder';
 import type { Engine } from '@kofn/engine';
-import { cutModel, findCodable, profile, type CodableReport } from '@kofn/graph';
+import { cutModel, findCodable, profile, type CodableReport, type Cut, type SegmentStep } from '@kofn/graph';
 import type { Clock } from '@kofn/core';
 import { checkInputs, zeroInputs } from './inputs.js';
 import { measureLayerMs } from './measure.js';
-import type { LayerChoice, ResolvedCode } from './options.js';
-import type { Costs, LayerPlan, Plan, Speeds } from './plan.js';
+import type { HedgeAfter } from './hedge.js';
+import type { LayerChoice, ResolvedCode, SegmentChoice } from './options.js';
+import type { Costs, LayerPlan, Plan, SegmentPlan, Speeds } from './plan.js';
 import type { PreparedModel } from './prepare.js';
 
 export interface Planning {
   readonly plan: Plan;
   /** The layers to code, in topological order. */
   readonly coded: readonly Extract<CodableReport, { codable: true }>[];
+  /** The model, cut at those. */
+  readonly cut: Cut;
   /** Type and rank of every value that crosses between steps, from a run of the model. */
   readonly types: Readonly<Record<string, { dtype: Tensor['dtype']; rank: number }>>;
 }
@@ -31,6 +34,10 @@ export interface PlanContext {
   readonly clock: Clock;
   readonly code: ResolvedCode;
   readonly choice: LayerChoice;
+  readonly hedge: HedgeAfter | undefined;
+  readonly segments: SegmentChoice;
+  /** Workers that hold the model. */
+  readonly workers: number;
   readonly sampleInputs: Tensors | undefined;
   readonly speeds: Speeds;
 }
@@ -76,20 +83,25 @@ export async function planLayers(prepared: PreparedModel, context: PlanContext):
       speeds.source === 'assumed'
         ? (2 * macs) / speeds.localGflops / 1e6
         : await measureLayerMs(context.engine, context.threads, report.layer(), inputShape, context.clock);
-    const coded = codedPart(report, code, inputShape, outputShape);
-    const costs = costsOf(localMs, coded, code, report, speeds);
+    const coded = codedPart(report, context, inputShape, outputShape);
+    const costs = costsOf(localMs, coded, code, report, context);
     const { chosen, reason } = decide(report.node, choice, costs, code);
     layers.push({ ...about, decision: chosen ? 'coded' : 'local', reason, costs, ...(chosen ? { coded } : {}) });
   }
   const place = new Map(prepared.fileOrder.map((name, index) => [name, index]));
   layers.sort((a, b) => (place.get(a.name) ?? Infinity) - (place.get(b.name) ?? Infinity));
   const decided = new Set(layers.filter(layer => layer.decision === 'coded').map(layer => layer.name));
+  const types = Object.fromEntries(
+    Object.entries(probed).map(([name, value]) => [name, { dtype: value.dtype, rank: value.shape.length }]),
+  );
+  const cut = cutModel(model, [...decided], types);
+  const runs = cut.steps.filter(step => step.kind === 'segment');
+  const segments = planSegments(runs, types, context);
   return {
-    plan: { layers, speeds },
+    plan: { layers, segments, speeds },
     coded: codable.filter(report => decided.has(report.node)),
-    types: Object.fromEntries(
-      Object.entries(probed).map(([name, value]) => [name, { dtype: value.dtype, rank: value.shape.length }]),
-    ),
+    cut,
+    types,
   };
 }
 
@@ -127,9 +139,35 @@ async function probe({ model, probe: open }: PreparedModel, values: string[], co
   return { ...inputs, ...(await session.run(inputs)) };
 }
 
+/** The s-th segment that workers can run is for the workers 2s and 2s + 1, counted around: all have as many, but for one. */
+function planSegments(
+  steps: readonly SegmentStep[],
+  types: Planning['types'],
+  { segments, workers }: PlanContext,
+): SegmentPlan[] {
+  let replicated = 0;
+  return steps.map(({ name, nodes, inputs, outputs }): SegmentPlan => {
+    const local = (reason: string): SegmentPlan => {
+      return { name, nodes: nodes.length, decision: 'local', reason, workers: [] };
+    };
+    if (segments === 'local') return local('segments run on the master');
+    if (inputs.length === 0) return local('it depends on no input');
+    const unknown = [...inputs, ...outputs].find(value => types[value] === undefined);
+    if (unknown !== undefined) return local(`the type of its value ${unknown} is not known`);
+    const first = 2 * replicated++;
+    return {
+      name,
+      nodes: nodes.length,
+      decision: 'replicated',
+      reason: 'on two workers, the master when both fail',
+      workers: [first % workers, (first + 1) % workers],
+    };
+  });
+}
+
 function codedPart(
   report: Extract<CodableReport, { codable: true }>,
-  { code, k, r, n }: ResolvedCode,
+  { code: { code, k, r, n }, hedge, workers }: PlanContext,
   inputShape: Shape,
   outputShape: Shape,
 ): NonNullable<LayerPlan['coded']> {
@@ -142,7 +180,8 @@ function codedPart(
     r,
     axis: report.operator === 'Conv' ? 'channels' : 'rows',
     workers: Array.from({ length: n }, (_, block) => block),
-    shardBytes: 4 * groups * blockUnits * (fanIn + (hasBias ? 1 : 0)),
+    ...(hedge === undefined ? {} : { others: Array.from({ length: k }, (_, block) => (block + 1) % workers) }),
+    shardBytes: (hedge === undefined ? 4 : 8) * groups * blockUnits * (fanIn + (hasBias ? 1 : 0)),
     inputBytes: 4 * elementCount(inputShape),
     replyBytes: (4 * elementCount(outputShape) * groups * blockUnits) / units,
   };
@@ -153,11 +192,12 @@ function costsOf(
   coded: NonNullable<LayerPlan['coded']>,
   { k, n }: ResolvedCode,
   report: Extract<CodableReport, { codable: true }>,
-  speeds: Speeds,
+  { speeds, hedge }: PlanContext,
 ): Costs {
   const bytes = n * coded.inputBytes + k * coded.replyBytes;
   const transferMs = (bytes * 8) / (speeds.megabitsPerSecond * 1000);
-  const share = coded.shardBytes / (4 * report.units * (report.fanIn + (report.hasBias ? 1 : 0)));
+  const share =
+    coded.shardBytes / ((hedge === undefined ? 4 : 8) * report.units * (report.fanIn + (report.hasBias ? 1 : 0)));
   const shardMs = localMs * share * (speeds.localGflops / speeds.workerGflops);
   const { roundTripMs } = speeds;
   return { localMs, roundTripMs, transferMs, shardMs, codedMs: roundTripMs + transferMs + shardMs };

@@ -39,8 +39,10 @@ export interface LayerReport {
   readonly recovered: { readonly lost: readonly number[]; readonly late: readonly number[] };
   /** Data blocks that the master computed itself because fewer than k workers were left or the input is not finite. */
   readonly computedHere: readonly number[];
-  /** Blocks that another worker was asked for because fewer than k were left (`onLoss: 'resend'`). */
+  /** Blocks that another worker was asked for because fewer than k were left (`onLoss: 'resend'`, `hedge`). */
   readonly resent: readonly number[];
+  /** Blocks that another worker was asked for because they were late (`hedge`). */
+  readonly hedged: readonly number[];
   /** Factor by which this decode set multiplies float rounding; 1 when nothing was solved for. */
   readonly errorGain: number;
   /**
@@ -51,6 +53,13 @@ export interface LayerReport {
   readonly bytesReceived: number;
 }
 
+/** A segment that stands on workers (`segments: 'replicated'`): who answered first, null for the master itself. */
+export interface SegmentReport {
+  readonly name: string;
+  readonly worker: number | null;
+  readonly ms: number;
+}
+
 export interface RunReport {
   /** Number of this request within its model, from 0. */
   readonly request: number;
@@ -59,4 +68,6 @@ export interface RunReport {
   readonly spans: Spans;
   /** Coded layers in the model's order. */
   readonly layers: readonly LayerReport[];
+  /** In the model's order; none with `segments: 'local'`, nor those that stay with the master (`Plan.segments`). */
+  readonly segments: readonly SegmentReport[];
 }

@@ -1,6 +1,7 @@
 /**
  * One request through a deployed model: read this file as the map of the request path. A model is a list of steps (cut.ts
- * of @kofn/graph): a segment runs here in ONNX Runtime, a coded layer goes to the workers (dispatch.ts).
+ * of @kofn/graph): a segment runs here in ONNX Runtime, or on two workers (replicated-segment.ts); a coded layer goes to the workers
+ * (dispatch.ts).
  *
  * Invariants
  * 1. A step starts when its inputs are there, so independent parts run side by side; a value is dropped when its last
@@ -9,9 +10,11 @@
  */
 import { abortable, KofnError, openScope, type Signal, type Tensor, type Tensors } from '@kofn/core';
 import type { Session } from '@kofn/engine';
-import { dispatch, type DeployedGroup, type RequestContext } from './dispatch.js';
-import type { LayerReport } from './report.js';
+import { dispatch, type DeployedGroup } from './dispatch.js';
+import type { ReplicatedSegment } from './replicated-segment.js';
+import type { LayerReport, SegmentReport } from './report.js';
 import { alongCriticalPath, localSpans, type Spans, type StepTimes } from './spans.js';
+import type { RequestContext } from './worker-call.js';
 
 export type DeployedStep =
   | {
@@ -19,6 +22,12 @@ export type DeployedStep =
       readonly inputs: readonly string[];
       readonly outputs: readonly string[];
       readonly session: Session;
+    }
+  | {
+      readonly kind: 'replicated';
+      readonly inputs: readonly string[];
+      readonly outputs: readonly string[];
+      readonly segment: ReplicatedSegment;
     }
   | {
       readonly kind: 'coded';
@@ -31,6 +40,7 @@ export type DeployedStep =
 export interface StepsResult {
   readonly outputs: Tensors;
   readonly layers: LayerReport[];
+  readonly segments: readonly SegmentReport[];
   readonly spans: Spans;
 }
 
@@ -45,6 +55,7 @@ export async function runSteps(
   const values = new Values(steps, outputs);
   for (const [name, value] of Object.entries(inputs)) values.put(name, value, 'caller');
   const reports = new Map<DeployedStep, readonly LayerReport[]>();
+  const segments = new Map<DeployedStep, SegmentReport>();
   const times: StepTimes[] = [];
 
   const runStep = async (step: DeployedStep): Promise<void> => {
@@ -57,6 +68,18 @@ export async function runSteps(
       const endedAt = context.clock.now();
       times.push({ inputs: step.inputs, outputs: step.outputs, endedAt, spans: localSpans(endedAt - start) });
       for (const name of step.outputs) values.put(name, produced[name]!, 'request');
+    } else if (step.kind === 'replicated') {
+      const feeds = await values.read(step.inputs, scope.signal);
+      const answer = await step.segment.run(feeds, { ...context, signal: scope.signal });
+      values.release(step.inputs);
+      times.push({
+        inputs: step.inputs,
+        outputs: step.outputs,
+        endedAt: context.clock.now(),
+        spans: answer.spans,
+      });
+      for (const name of step.outputs) values.put(name, answer.outputs[name]!, 'request');
+      segments.set(step, answer.report);
     } else {
       const { [step.input]: input } = await values.read([step.input], scope.signal);
       const layers = await dispatch(step.group, input!, { ...context, signal: scope.signal });
@@ -89,18 +112,23 @@ export async function runSteps(
   return {
     outputs: await values.read(outputs, scope.signal),
     layers: steps.flatMap(step => reports.get(step) ?? []),
+    segments: segments.size === 0 ? NO_SEGMENTS : steps.flatMap(step => segments.get(step) ?? []),
     spans: alongCriticalPath(times, outputs),
   };
 }
+
+const NO_SEGMENTS: readonly SegmentReport[] = [];
 
 /** The tensors of one request by value name, each with the number of readers it still has. */
 class Values {
   readonly #slots = new Map<string, Slot>();
 
   constructor(steps: readonly DeployedStep[], outputs: readonly string[]) {
-    const reads = steps.flatMap(step => (step.kind === 'segment' ? step.inputs : [step.input]));
+    const reads = steps.flatMap(inputsOf);
     for (const name of [...reads, ...outputs]) this.#slot(name).readers++;
-    for (const step of steps) if (step.kind === 'coded') this.#slot(step.input).isSent = true;
+    for (const step of steps) {
+      if (step.kind !== 'segment') for (const name of inputsOf(step)) this.#slot(name).isSent = true;
+    }
   }
 
   put(name: string, value: Tensor, owner: 'caller' | 'request'): void {
@@ -139,10 +167,14 @@ class Values {
   }
 }
 
+function inputsOf(step: DeployedStep): readonly string[] {
+  return step.kind === 'coded' ? [step.input] : step.inputs;
+}
+
 interface Slot {
   readers: number;
   owner: 'caller' | 'request';
-  /** A coded step reads it. */
+  /** A step that workers run reads it. */
   isSent: boolean;
   readonly value: Promise<Tensor>;
   readonly settle: (value: Tensor) => void;

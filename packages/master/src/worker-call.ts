@@ -1,0 +1,88 @@
+/**
+ * One call to one worker, for a block of a layer (dispatch.ts) or a segment (replicated-segment.ts).
+ *
+ * Invariants
+ * 1. A reply is taken only when `verify` has seen it and thrown nothing.
+ * 2. What the worker answers counts for or against it: a wrong reply is a mark, a shard that it does not hold is known to be
+ *    missing. A call that was cancelled says nothing of it.
+ */
+import { abortable, KofnError, type Clock, type ErrorCode, type Signal } from '@kofn/core';
+import type { EncodedInputs, InferReply } from '@kofn/wire';
+import type { Connection } from './connection.js';
+import type { DispatchHooks, OnLoss } from './options.js';
+import type { CallTimes } from './spans.js';
+
+export interface RequestContext {
+  readonly request: number;
+  /** Aborts when the caller cancels or the deadline passes. */
+  readonly signal: Signal;
+  /** Clock time at which the request must have ended. */
+  readonly deadlineAt: number;
+  readonly clock: Clock;
+  readonly connections: readonly Connection[];
+  readonly hooks: DispatchHooks;
+  readonly onLoss: OnLoss;
+  readonly systematicGraceMs: number;
+}
+
+export interface WorkerCall<T> {
+  /** Name of the shard. */
+  readonly shard: string;
+  /** What the hooks are told. */
+  readonly layer: string;
+  /** What travels, there and back together. */
+  readonly bytes: number;
+  readonly signal: Signal;
+  /** The shard is on its way there. */
+  readonly putting?: Promise<void> | undefined;
+  inputs(): EncodedInputs;
+  /** The frame has been handed to the operating system; its size. */
+  onWritten(bytes: number): void;
+  /** What is wanted of the reply. Throws what is wrong with it. */
+  verify(reply: InferReply): T;
+  take(value: T, times: CallTimes): void;
+  /** Not when the call was cancelled. */
+  onFailure(code: ErrorCode, message: string): void;
+}
+
+/** What no sound worker answers to a finite input of the right shape. NaN is not among them: a layer may overflow. */
+const WRONG_REPLIES: readonly ErrorCode[] = ['PROTOCOL', 'SHAPE_MISMATCH', 'DTYPE_MISMATCH'];
+
+/** Nobody sees it but calls that nobody waits for; made once, for an error takes its stack with it. */
+export const ANSWERED = new KofnError('CANCELLED', 'the layer has its answer');
+
+/** Resolves once the reply is taken; rejects with whatever came instead. */
+export async function callWorker<T>(
+  { request, clock, hooks, deadlineAt }: RequestContext,
+  connection: Connection,
+  call: WorkerCall<T>,
+): Promise<void> {
+  const { shard, signal, bytes } = call;
+  const told = { request, layer: call.layer, worker: connection.index };
+  try {
+    if (call.putting !== undefined) await abortable(call.putting, signal);
+    if (connection.takesCalls && !connection.isFull) hooks.beforeSend?.(told);
+    let writtenAt: number | undefined;
+    const sending = connection.infer(shard, call.inputs(), {
+      signal,
+      bytes,
+      timeoutMs: Math.max(1, deadlineAt - clock.now()),
+      onWritten: frameBytes => {
+        writtenAt = clock.now();
+        call.onWritten(frameBytes);
+        hooks.afterWrite?.(told);
+      },
+    });
+    const sentAt = clock.now();
+    const reply = await sending;
+    const repliedAt = clock.now();
+    const value = call.verify(reply);
+    call.take(value, { sentAt, writtenAt, repliedAt, verifiedAt: clock.now(), worker: reply.times });
+  } catch (error) {
+    const { code, message } = KofnError.from(error);
+    if (WRONG_REPLIES.includes(code)) connection.mark(message);
+    if (code === 'NOT_FOUND') connection.shards.delete(shard);
+    if (!signal.aborted) call.onFailure(code, message);
+    throw error;
+  }
+}
