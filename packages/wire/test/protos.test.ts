@@ -90,6 +90,49 @@ describe('protos', () => {
     assert.equal(codecs.putRequest.decode(Buffer.from(field(1, 2, ...field(1, 2, 'n')))).header?.owner, null);
   });
 
+  it('writes the messages of FaultControl in the field numbers of its .proto file', () => {
+    /** A field of kind 1: a double, little-endian. */
+    const double = (number: number, value: number) => [
+      (number << 3) | 1,
+      ...new Uint8Array(Float64Array.of(value).buffer),
+    ];
+    const settings = {
+      seed: 5,
+      device: { gflops: 0.5, overhead_ms: 1.5, replay: true },
+      slow_factor: 2,
+      stall: { rate: 0.25, min_ms: 3, max_ms: 4 },
+      drop_rate: 0.1,
+      corrupt_rate: 0.2,
+    };
+    const asSettings = [
+      ...field(1, 0, 5),
+      ...field(2, 2, ...double(1, 0.5), ...double(2, 1.5), ...field(3, 0, 1)),
+      ...double(3, 2),
+      ...field(4, 2, ...double(1, 0.25), ...double(2, 3), ...double(3, 4)),
+      ...double(5, 0.1),
+      ...double(6, 0.2),
+    ];
+    assert.deepEqual([...codecs.faultSettings.encode(settings)], asSettings);
+    assert.deepEqual([...codecs.faultAction.encode({ kill: {} })], field(1, 2));
+    assert.deepEqual([...codecs.faultAction.encode({ pause: { ms: 7 } })], field(2, 2, ...double(1, 7)));
+    assert.deepEqual([...codecs.faultAction.encode({ kill_on_next: {} })], field(3, 2));
+    assert.deepEqual([...codecs.faultAction.encode({ pause_on_next: { ms: 7 } })], field(4, 2, ...double(1, 7)));
+    const counts = { received: 1, run: 2, stalled: 3, dropped: 4, corrupted: 5, rss_bytes: 6 };
+    const times = { busy_ms: 1.5, stalled_ms: 2.5, cpu_ms: 3.5 };
+    assert.deepEqual(
+      [...codecs.faultStatus.encode({ ...counts, ...times, settings, armed: { kill_on_next: {} } })],
+      [
+        ...[1, 2, 3, 4, 5].flatMap(number => field(number, 0, number)),
+        ...double(6, 1.5),
+        ...double(7, 2.5),
+        ...double(8, 3.5),
+        ...field(9, 0, 6),
+        ...field(10, 2, ...asSettings),
+        ...field(11, 2, ...field(3, 2)),
+      ],
+    );
+  });
+
   it('has a method path for each RPC of all services, and no other', () => {
     const services = ['inference.GRPCInferenceService', 'kofn.v1.ShardStore', 'kofn.v1.FaultControl'].map(
       name => protoDefinition[name] as Record<string, { path: string }>,
