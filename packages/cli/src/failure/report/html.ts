@@ -22,6 +22,7 @@ import {
   NONE,
   ratioText,
   shortfalls,
+  type Column,
   type Group,
 } from './rows.js';
 import { STYLE } from './style.js';
@@ -121,22 +122,29 @@ function contentsOf(groups: readonly Group[]): string {
 }
 
 function groupOf(group: Group, index: number, plots: readonly Plot[]): string[] {
-  const [name, ...sets] = columnsOf(group);
-  const columns = [name, ...sets.flat()];
-  const heads = columns.map(({ head, meaning }) => `<span title="${escape(meaning)}">${escape(head)}</span>`);
-  const rows = group.cells.map(cell =>
-    columns.map(({ text, bad }) =>
-      bad?.(cell) === true ? `<strong class="bad">${escape(text(cell, group))}</strong>` : escape(text(cell, group)),
-    ),
-  );
+  const [name, answers, ...rest] = columnsOf(group);
   const pictures = plots.filter(({ kind, of }) => kind !== 'course' && of === group.title);
   return [
     `<section id="group-${index}">`,
     `<h3>${escape(group.title)}</h3>`,
-    htmlTable(group.title, heads, rows),
+    groupTable(`${group.title}: answers`, [name, ...answers!], group),
+    groupTable(`${group.title}: ratios and cost`, [name, ...rest.flat()], group),
     ...(pictures.length === 0 ? [] : [`<div class="plots">${pictures.map(picture).join('')}</div>`]),
     '</section>',
   ];
+}
+
+function groupTable(caption: string, columns: readonly Column[], group: Group): string {
+  const heads = columns.map(({ head, meaning }) => `<span title="${escape(meaning)}">${escape(head)}</span>`);
+  const textOf = ({ text, bad }: Column, cell: CellResult) => {
+    const escaped = escape(text(cell, group));
+    return bad?.(cell) === true ? `<strong class="bad">${escaped}</strong>` : escaped;
+  };
+  return htmlTable(
+    caption,
+    heads,
+    group.cells.map(cell => columns.map(column => textOf(column, cell))),
+  );
 }
 
 function cellOf(cell: CellResult, plots: readonly Plot[]): string[] {

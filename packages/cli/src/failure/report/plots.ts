@@ -15,7 +15,7 @@ export interface Plot {
   readonly svg: string;
 }
 
-const WIDTH = 460;
+const WIDTH = 400;
 const PERCENT_WORDS = { p50: 'median', p90: '90th percentile', p99: '99th percentile', p999: '99.9th percentile' };
 
 /** All pictures of `result`, in the order of its tables. */
@@ -41,9 +41,10 @@ export async function plotsOf(result: RunResult): Promise<Plot[]> {
 /** One line a strategy; null where no request was answered. */
 export function tailSpec(group: Group, strategies: readonly string[]): TopLevelSpec | null {
   const of = (points: typeof tailOf) =>
-    group.cells.flatMap(cell =>
-      points(cell).map((point, order) => ({ ...point, order, strategy: seriesName(cell, group) })),
-    );
+    group.cells.flatMap(cell => {
+      const strategy = seriesName(cell, group);
+      return points(cell).map((point, order) => ({ ...point, order, strategy, dash: strategy }));
+    });
   const points = of(tailOf);
   if (points.length === 0) return null;
   const present = presentOf(group, strategies);
@@ -76,8 +77,8 @@ export function tailSpec(group: Group, strategies: readonly string[]): TopLevelS
         encoding: {
           ...axes,
           order: { field: 'order', type: 'quantitative' },
-          // The legend shows shapes, which stand on the lines: a dash is too long for it.
-          strokeDash: { field: 'strategy', type: 'nominal', scale: scales.dash, legend: null },
+          // The legend shows the shapes, which stand on the lines: a dash is too long for it. A field of its own keeps it out.
+          strokeDash: { field: 'dash', type: 'nominal', scale: scales.dash, legend: null },
         },
       },
       {

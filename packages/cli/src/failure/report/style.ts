@@ -25,6 +25,7 @@ nav ul { max-width: none; columns: 26rem; padding-left: 1.2rem; }
 .bad { color: var(--bad); }
 .scroll { overflow-x: auto; max-width: 100%; }
 .scroll:focus-visible, summary:focus-visible, a:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
+section .scroll + .scroll { margin-top: .9rem; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 thead th { background: var(--band); white-space: nowrap; }
