@@ -11,7 +11,8 @@ import { Command, CommanderError } from 'commander';
 import { KofnError } from '@kofn/core';
 import type { OnLoss } from '@kofn/master';
 import picocolors from 'picocolors';
-import { decimal, kill, oneOf, whole } from './arguments.js';
+import { decimal, kill, names, oneOf, whole } from './arguments.js';
+import type { BenchFailureArguments } from './commands/bench-failure.js';
 import type { DemoArguments } from './commands/demo.js';
 import type { RunArguments } from './commands/run.js';
 import { describeError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, exitCodeOf } from './exit.js';
@@ -65,6 +66,7 @@ async function createProgram(args: readonly string[], running: Running): Promise
   await addWorker(program, args);
   addPlan(program, running);
   addRun(program, running);
+  addBench(program, running, args);
   return program.addHelpText(
     'after',
     `${examples('kofn demo', 'kofn plan model.onnx')}\nEach command has its own --help.`,
@@ -147,6 +149,42 @@ function addRun(program: Command, running: Running): void {
     );
 }
 
+function addBench(program: Command, running: Running, args: readonly string[]): void {
+  const bench = program.command('bench').description('Measure what failures cost, and compare measurements.');
+  const failure = bench
+    .command('failure')
+    .description(
+      'Ways of splitting a model over machines, under faults: latency, losses, bytes and compute, at equal cost.',
+    )
+    .requiredOption('--config <file>', 'what to measure: a YAML file, or one that comes with kofn: quick, full, tail')
+    .option('--output <dir>', 'where result.json, report.html and report.md go (default: kofn-bench/NAME)')
+    .option(
+      '--workers <addresses>',
+      'a real cluster: host:port,… of workers started with --allow-faults',
+      names('--workers'),
+    )
+    .option('--cells <names>', 'only these: cells by name, or by what their names begin with', names('--cells'))
+    .option('--requests <n>', 'requests of each cell, in place of what the config says', whole('--requests', 1, 1e6))
+    .option('--seed <n>', 'other faults, inputs and weights', whole('--seed', 0, 2 ** 32 - 1))
+    .option('--list', 'print the cells and run nothing');
+  addJsonOption(failure)
+    .addHelpText(
+      'after',
+      examples(
+        'kofn bench failure --config quick',
+        'kofn bench failure --config full --cells kill,wifi --output /tmp/kill',
+        'kofn bench failure --config mine.yaml --workers pi1:9090,pi2:9090,pi3:9090 --json',
+      ) +
+        '\nExit code: 0 measured, 1 an answer was wrong, 2 bad input. docs/benchmarks.md says what a config may have.',
+    )
+    .action((options: BenchFailureArguments) =>
+      running(async signal => {
+        const { benchFailure } = await import('./commands/bench-failure.js');
+        return benchFailure(options, { command: `kofn ${args.join(' ')}`, version: version() }, signal);
+      }),
+    );
+}
+
 function examples(...lines: string[]): string {
   return `\nExamples:\n${lines.map(line => `  $ ${line}`).join('\n')}\n`;
 }
@@ -164,7 +202,7 @@ function report(error: unknown, args: readonly string[]): void {
 /** " run" for `kofn run …`; nothing when the first word is no command. */
 function nameOf(args: readonly string[]): string {
   const first = args[0] ?? '';
-  return ['demo', 'worker', 'plan', 'run'].includes(first) ? ` ${first}` : '';
+  return ['demo', 'worker', 'plan', 'run', 'bench'].includes(first) ? ` ${first}` : '';
 }
 
 function version(): string {

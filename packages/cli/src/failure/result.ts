@@ -89,6 +89,8 @@ export const cellResult = z.object({
   ratios: z.object({ uncoded: ratios.nullable(), replication: ratios.nullable() }),
   /** Errors of lost requests by code, with the first message of each. */
   failures: z.array(z.object({ code: z.string(), count: z.int(), message: z.string() })),
+  /** Every reply that was kept (config: arrivals), milliseconds from its layer's dispatch; null where none are. */
+  arrivals: z.object({ worker: z.array(z.int()), ms: z.array(z.number()) }).nullable(),
   /** Every request in order: when it was due, ms from the beginning of its repeat, and its latency, null when lost. */
   samples: z.array(z.object({ repeat: z.int(), atMs: z.array(z.number()), ms: z.array(z.number().nullable()) })),
 });

@@ -161,6 +161,7 @@ function drawCell(
     busyMsPerRequest: 160 + 40 * shape.r,
     ratios: { uncoded: null, replication: null },
     failures: lost > 0 ? [{ code: 'UNAVAILABLE', count: lost, message: 'worker 2: the connection broke' }] : [],
+    arrivals: null,
     samples,
   };
 }

@@ -15,11 +15,6 @@ import { promisify } from 'node:util';
 import { KofnError } from '@kofn/core';
 import { isLeftover, ownName, removeAtExit } from '../leftovers.js';
 
-export interface NamespaceOptions {
-  /** Each way, for each worker. From 0.1 to 10,000. */
-  readonly megabitsPerSecond: number;
-}
-
 const FOLDER = '/run/netns';
 const BLOCK_START = (198 << 24) | (18 << 16);
 const BLOCK_ADDRESSES = 1024; // a /30 for each of 256 workers
@@ -37,7 +32,8 @@ const run = promisify(execFile);
 /** Why there can be no namespaces here, after having tried; undefined when there can. */
 export async function namespacesAvailable(): Promise<string | undefined> {
   try {
-    await using _ = await NetworkNamespaces.open(1, { megabitsPerSecond: 100 });
+    await using namespaces = await NetworkNamespaces.open(1);
+    await namespaces.setRate(100);
     return undefined;
   } catch (error) {
     return KofnError.from(error).message;
@@ -49,13 +45,10 @@ export class NetworkNamespaces implements AsyncDisposable {
   readonly #firstAddress: number;
   readonly #keep: () => void;
 
-  /** Throws INVALID_ARGUMENT (count, rate), UNSUPPORTED (not Linux, not root, no tools, not permitted), RESOURCE_EXHAUSTED (addresses). */
-  static async open(count: number, { megabitsPerSecond: rate }: NamespaceOptions): Promise<NetworkNamespaces> {
+  /** Without a limit to their rates. Throws INVALID_ARGUMENT (count), UNSUPPORTED (not Linux, not root, no tools, not permitted), RESOURCE_EXHAUSTED (addresses). */
+  static async open(count: number): Promise<NetworkNamespaces> {
     if (!Number.isInteger(count) || count < 1 || count > 256) {
       throw new KofnError('INVALID_ARGUMENT', `${count} network namespaces: give a whole number from 1 to 256`);
-    }
-    if (!(rate >= 0.1 && rate <= 10_000)) {
-      throw new KofnError('INVALID_ARGUMENT', `megabitsPerSecond is ${rate}: must be from 0.1 to 10000`);
     }
     if (process.platform !== 'linux') throw impossible('only Linux has them');
     if (process.getuid!() !== 0) throw impossible('it takes root');
@@ -63,7 +56,7 @@ export class NetworkNamespaces implements AsyncDisposable {
     await removeLeftovers();
     const namespaces = new NetworkNamespaces(await freeBlock());
     try {
-      for (let index = 0; index < count; index++) await namespaces.#add(rate);
+      for (let index = 0; index < count; index++) await namespaces.#add();
     } catch (error) {
       await namespaces[Symbol.asyncDispose]();
       throw error;
@@ -87,6 +80,25 @@ export class NetworkNamespaces implements AsyncDisposable {
     return dotted(this.#firstAddress + 4 * index + 2);
   }
 
+  /** Each way, for each worker, from now on: from 0.1 to 10,000, or undefined for no limit. Throws INVALID_ARGUMENT. */
+  async setRate(megabitsPerSecond: number | undefined): Promise<void> {
+    const rate = megabitsPerSecond;
+    if (rate !== undefined && !(rate >= 0.1 && rate <= 10_000)) {
+      throw new KofnError('INVALID_ARGUMENT', `megabitsPerSecond is ${rate}: must be from 0.1 to 10000`);
+    }
+    for (const name of this.#names) {
+      for (const [where, device] of [
+        [[], deviceOf(name)],
+        [['-netns', name], 'eth0'],
+      ] as const) {
+        const end = ['dev', device, 'root'];
+        // There may be none to delete.
+        if (rate === undefined) await run('tc', [...where, 'qdisc', 'del', ...end]).catch(() => undefined);
+        else await tool('tc', [...where, 'qdisc', 'replace', ...end, ...bucketOf(rate)]);
+      }
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const name of this.#names.splice(0)) await remove(name);
     this.#keep();
@@ -98,23 +110,18 @@ export class NetworkNamespaces implements AsyncDisposable {
     throw new KofnError('INVALID_ARGUMENT', `there is no network namespace ${index}; there are ${this.#names.length}`);
   }
 
-  async #add(rate: number): Promise<void> {
+  async #add(): Promise<void> {
     const name = ownName();
     const outside = deviceOf(name);
     const [ours, theirs] = [1, 2].map(host => dotted(this.#firstAddress + 4 * this.#names.length + host));
     this.#names.push(name); // from here on there is something to remove
     const inside = ['-netns', name];
-    const burst = Math.max(MIN_BURST_BYTES, Math.ceil(rate * BYTES_PER_MEGABIT_MS));
-    const limit = Math.max(MIN_QUEUE_BYTES, Math.ceil(rate * BYTES_PER_MEGABIT_MS * QUEUE_MS)) + burst;
-    const bucket = ['root', 'tbf', 'rate', `${Math.round(rate * 1e6)}bit`, 'burst', `${burst}`, 'limit', `${limit}`];
     await tool('ip', ['netns', 'add', name]);
     await tool('ip', ['link', 'add', outside, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name]);
     await tool('ip', ['addr', 'add', `${ours}/30`, 'dev', outside]);
     await tool('ip', ['link', 'set', outside, 'up']);
     await tool('ip', [...inside, 'addr', 'add', `${theirs}/30`, 'dev', 'eth0']);
     for (const device of ['eth0', 'lo']) await tool('ip', [...inside, 'link', 'set', device, 'up']);
-    await tool('tc', ['qdisc', 'add', 'dev', outside, ...bucket]);
-    await tool('tc', [...inside, 'qdisc', 'add', 'dev', 'eth0', ...bucket]);
   }
 
   #removeNow(): void {
@@ -128,6 +135,12 @@ export class NetworkNamespaces implements AsyncDisposable {
       }
     }
   }
+}
+
+function bucketOf(rate: number): string[] {
+  const burst = Math.max(MIN_BURST_BYTES, Math.ceil(rate * BYTES_PER_MEGABIT_MS));
+  const limit = Math.max(MIN_QUEUE_BYTES, Math.ceil(rate * BYTES_PER_MEGABIT_MS * QUEUE_MS)) + burst;
+  return ['tbf', 'rate', `${Math.round(rate * 1e6)}bit`, 'burst', `${burst}`, 'limit', `${limit}`];
 }
 
 /** The veth end here: a device's name has 15 characters at most, a pid 7. */
