@@ -125,10 +125,9 @@ export class LocalFleet implements BenchFleet {
   }
 
   async usage(): Promise<Usage> {
-    const used = this.#slots
-      .slice(0, this.#workers)
-      .map(({ isRunning, machine }) => (isRunning ? machine.count() : machine.used));
-    return totalOf(await Promise.all(used));
+    const slots = this.#slots.slice(0, this.#workers);
+    await Promise.all(slots.filter(({ isRunning }) => isRunning).map(({ machine }) => machine.count()));
+    return totalOf(slots.map(({ machine }) => machine.used));
   }
 
   async traffic(): Promise<Traffic> {
@@ -231,8 +230,8 @@ class Slot implements AsyncDisposable {
 
   async prepare(device: DeviceSetup, seed: number, slowFactor = 1): Promise<void> {
     if (device.kind === 'quota') {
-      this.#quota ??= await CpuQuota.open(this.pid, device.cpus);
-      await this.#quota.set(device.cpus / slowFactor);
+      this.#quota ??= CpuQuota.open(this.pid, device.cpus);
+      this.#quota.set(device.cpus / slowFactor);
       await this.machine.set({ seed });
     } else {
       await this.#dropQuota();
