@@ -84,6 +84,24 @@ describe('local workers', () => {
     rmSync(dataDir, { recursive: true });
   });
 
+  it('one starts again where it was, with a command before its own and arguments behind', async () => {
+    await using workers = await startLocalWorkers(1);
+    const address = workers.addresses[0]!;
+    await workers.kill(0);
+    const options = { listen: () => address, command: (index: number) => ['nice', '-n', String(5 + index)] };
+    await using again = await startLocalWorkers(1, options);
+    assert.deepEqual(again.addresses, [address]);
+    if (process.platform === 'linux') {
+      const status = readFileSync(`/proc/${again.pidOf(0)}/stat`, 'latin1');
+      assert.equal(
+        status.slice(status.lastIndexOf(')') + 2).split(' ')[16],
+        '5',
+        'the pid is the worker’s, and it is nice',
+      );
+    }
+    await assert.rejects(startLocalWorkers(1, { extraArgs: ['--no-such-option'] }), /ended .* --no-such-option/s);
+  });
+
   it('one that ends before it is ready fails the start with what it said, and none is left', async () => {
     const file = path.join(folder, 'file');
     writeFileSync(file, '');

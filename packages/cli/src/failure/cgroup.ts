@@ -136,7 +136,7 @@ function controllers(folder: string, file: string): readonly string[] {
 
 /** A new group, and those of dead owners gone. */
 function makeGroup({ version, root }: Hierarchy): string {
-  for (const name of readdirSync(root)) if (isLeftover(name)) removeGroup(path.join(root, name));
+  for (const name of readdirSync(root)) if (isLeftover(name)) emptyAndRemove(root, path.join(root, name));
   if (version === 2 && !controllers(root, 'cgroup.subtree_control').includes('cpu')) {
     write(path.join(root, 'cgroup.subtree_control'), '+cpu');
   }
@@ -147,6 +147,18 @@ function makeGroup({ version, root }: Hierarchy): string {
     throw impossible(KofnError.from(error).message, error);
   }
   return folder;
+}
+
+/** Of a dead owner; a process that it slowed, if it lives, goes on as any other. */
+function emptyAndRemove(root: string, folder: string): void {
+  try {
+    for (const pid of readFileSync(path.join(folder, 'cgroup.procs'), 'utf8').split('\n')) {
+      if (pid !== '') writeFileSync(path.join(root, 'cgroup.procs'), pid);
+    }
+  } catch {
+    // Another run does the same, or that process has just exited: what is left is tried again by the next.
+  }
+  removeGroup(folder);
 }
 
 /** False when it is not empty. */
