@@ -99,7 +99,7 @@ describe('local workers', () => {
         'the pid is the worker’s, and it is nice',
       );
     }
-    await assert.rejects(startLocalWorkers(1, { extraArgs: ['--no-such-option'] }), /ended .* --no-such-option/s);
+    await assert.rejects(startLocalWorkers(1, { extraArgs: ['--no-such-option'] }), /ended .*--no-such-option/s);
   });
 
   it('one that ends before it is ready fails the start with what it said, and none is left', async () => {
