@@ -8,28 +8,25 @@
  * 3. What is replayed is bit for bit what was computed.
  */
 import path from 'node:path';
-import { systemClock, type Clock, type Shape, type Tensors } from '@kofn/core';
+import type { Clock, Shape, Tensors } from '@kofn/core';
 import type { Engine, RunOptions, Session } from '@kofn/engine';
-import { loadModel, profile } from '@kofn/graph';
+import type * as Graph from '@kofn/graph';
 import type { Faults } from './faults.js';
 import { ReplayMemory, replayKey } from './replay-memory.js';
 
-/** Multiply-accumulates of a run of the model in a folder that has inputs and outputs of these shapes. */
-export type CountMacs = (location: string, shapes: Readonly<Record<string, Shape>>) => Promise<number>;
+type Shapes = Readonly<Record<string, Shape>>;
 
 /** Around `engine`, which stays its owner's. */
-export function emulatedDevice(
-  engine: Engine,
-  faults: Faults,
-  { clock = systemClock, countMacs = macsOfShard }: { clock?: Clock; countMacs?: CountMacs } = {},
-): Engine {
+export function emulatedDevice(engine: Engine, faults: Faults, clock: Clock): Engine {
+  // Loaded now and not by the first run, and only here: a worker without faults reads no models.
+  const graph = import('@kofn/graph');
   const memory = new ReplayMemory();
   return {
     name: engine.name,
     version: engine.version,
     async open(location, options) {
       const session = await engine.open(location, options);
-      const macs = memoised((shapes: Readonly<Record<string, Shape>>) => countMacs(location, shapes));
+      const macs = memoised(async (shapes: Shapes) => macsOfShard(await graph, location, shapes));
       return {
         inputs: session.inputs,
         outputs: session.outputs,
@@ -76,8 +73,11 @@ async function replayed(
   return outputs;
 }
 
-/** Of the linear layers whose input and output the model takes and gives: all that a shard has. */
-async function macsOfShard(location: string, shapes: Readonly<Record<string, Shape>>): Promise<number> {
+/**
+ * Multiply-accumulates of a run of the model in a folder, by the shapes of its inputs and outputs: those of the linear layers between
+ * them, which are all that a shard has.
+ */
+async function macsOfShard({ loadModel, profile }: typeof Graph, location: string, shapes: Shapes): Promise<number> {
   // What the weights are makes no difference, and they may be large.
   const readExternal = (_: string, __: number, byteLength = 0) => new Uint8Array(byteLength);
   const model = await loadModel(path.join(location, 'model.onnx'), { readExternal });

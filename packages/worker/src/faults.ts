@@ -200,10 +200,11 @@ export function isLost(fate: Fate | undefined): boolean {
  */
 export function asSent(
   frame: MessageParts,
-  fate: Fate | undefined,
-  { payload, isSealed }: { payload: Uint8Array | undefined; isSealed: boolean },
+  fate: Fate,
+  payload: Uint8Array | undefined,
+  isSealed: boolean,
 ): MessageParts {
-  if (fate?.corruptAt === undefined || payload === undefined || payload.byteLength === 0) return frame;
+  if (fate.corruptAt === undefined || payload === undefined || payload.byteLength === 0) return frame;
   fate.regime.counters.corrupted++;
   const bytes = Buffer.concat(frame);
   const start = bytes.byteLength - (isSealed ? SEAL_BYTES : 0) - payload.byteLength;

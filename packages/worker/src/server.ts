@@ -54,7 +54,7 @@ export class WorkerServer implements AsyncDisposable {
 
   private constructor(parts: WorkerParts, store: ShardStore) {
     const { memoryLimitBytes, threads, clock = systemClock, maxQueue, workerId, cores, faults } = parts;
-    const engine = faults === undefined ? parts.engine : emulatedDevice(parts.engine, faults, { clock });
+    const engine = faults === undefined ? parts.engine : emulatedDevice(parts.engine, faults, clock);
     this.clock = clock;
     this.faults = faults;
     this.#watch = new RunWatch(clock);

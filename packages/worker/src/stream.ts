@@ -106,8 +106,8 @@ class StreamRequests {
       const parameters = wantsTimes ? timesParameters({ queueMs, engineMs, workerMs: clock.now() - start }) : {};
       if (isLost(fate)) return;
       const frame = replyFrame({ infer_response: { ...response, parameters } }, crc);
-      const end = { payload: response.raw_output_contents?.at(-1), isSealed: crc !== undefined };
-      await this.#stream.send(asSent(frame, fate, end));
+      const payload = response.raw_output_contents?.at(-1);
+      await this.#stream.send(fate === undefined ? frame : asSent(frame, fate, payload, crc !== undefined));
     } catch (error) {
       if (!isLost(fate)) await this.#sendError(id, request.model_name, error);
     } finally {
