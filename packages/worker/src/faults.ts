@@ -7,17 +7,7 @@
  * 2. An inference ends with the settings it arrived under, a run with those it began under, and they are counted there.
  * 3. What is armed happens the moment an inference arrives, before any of it is read further, and once.
  */
-import {
-  KofnError,
-  openScope,
-  seededRng,
-  sleep,
-  systemClock,
-  type Clock,
-  type Rng,
-  type Scope,
-  type Tensors,
-} from '@kofn/core';
+import { KofnError, openScope, seededRng, sleep, type Clock, type Rng, type Scope, type Tensors } from '@kofn/core';
 import {
   resolveFaults,
   SEAL_BYTES,
@@ -26,7 +16,7 @@ import {
   type MessageParts,
   type ResolvedFaultSettings,
 } from '@kofn/wire';
-import { ownProcess, type OwnProcess } from './own-process.js';
+import { endNow, standStill } from './own-process.js';
 
 /** In so many turns of the event loop a reply has been handed to the operating system. */
 const TURNS_OF_A_REPLY = 10;
@@ -51,7 +41,6 @@ export interface Fate {
 
 export class Faults implements Disposable {
   readonly #clock: Clock;
-  readonly #process: OwnProcess;
   readonly #life: Scope;
   readonly #stalls = new WeakMap<Tensors, number>();
   /** Runs under way. */
@@ -61,10 +50,9 @@ export class Faults implements Disposable {
   #armed: FaultAction | undefined;
   #waitsForDevice = 0;
 
-  constructor(options: { clock?: Clock; process?: OwnProcess } = {}) {
-    this.#clock = options.clock ?? systemClock;
-    this.#process = options.process ?? ownProcess;
-    this.#life = openScope(this.#clock);
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#life = openScope(clock);
   }
 
   /** Under which what begins now ends. */
@@ -106,7 +94,7 @@ export class Faults implements Disposable {
     regime.counters.received++;
     const armed = this.#armed;
     this.#armed = undefined;
-    if (armed !== undefined) this.#do(armed);
+    if (armed !== undefined) perform(armed);
     const draw = () => this.#rng.uniform();
     const [ifStalled, howLong, ifDropped, ifCorrupted, where] = [draw(), draw(), draw(), draw(), draw()];
     const stalls = stall !== undefined && ifStalled < stall.rate;
@@ -175,16 +163,16 @@ export class Faults implements Disposable {
   async #actAfterReply(action: FaultAction): Promise<void> {
     try {
       for (let turn = 0; turn < TURNS_OF_A_REPLY; turn++) await new Promise(resolve => setImmediate(resolve));
-      this.#do(action);
+      perform(action);
     } catch (error) {
       process.emitWarning(KofnError.from(error).message);
     }
   }
+}
 
-  #do(action: FaultAction): void {
-    if ('ms' in action) this.#process.pause(action.ms);
-    else this.#process.kill();
-  }
+function perform(action: FaultAction): void {
+  if ('ms' in action) standStill(action.ms);
+  else endNow();
 }
 
 /** Whether what answers this inference is never sent; counts it. */

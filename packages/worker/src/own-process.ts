@@ -2,13 +2,6 @@
 import { spawnSync } from 'node:child_process';
 import { KofnError } from '@kofn/core';
 
-export interface OwnProcess {
-  /** Ends the process at once; nothing of it runs any more. */
-  kill(): void;
-  /** Lets the process stand still for `ms`, then go on. Throws INTERNAL when it cannot. */
-  pause(ms: number): void;
-}
-
 /** process.exit would wait for the engine's thread, whose run cannot be stopped. */
 export function endNow(): never {
   process.kill(process.pid, 'SIGKILL');
@@ -21,12 +14,11 @@ export function endNow(): never {
  */
 const PAUSE = 'trap "" HUP INT TERM; kill -STOP "$0" && sleep "$1"; slept=$?; kill -CONT "$0"; exit $slept';
 
-function standStill(ms: number): void {
+/** Lets the whole process stand still for `ms`, then go on. Throws INTERNAL when it cannot. */
+export function standStill(ms: number): void {
   const args = ['-c', PAUSE, String(process.pid), (ms / 1000).toFixed(3)];
   const { status, error } = spawnSync('/bin/sh', args, { stdio: 'ignore' });
   if (status === 0) return;
   const why = error?.message ?? `exit code ${status}`;
   throw new KofnError('INTERNAL', `/bin/sh could not pause this process (${why})`, { cause: error });
 }
-
-export const ownProcess: OwnProcess = { kill: endNow, pause: standStill };

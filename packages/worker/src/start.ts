@@ -67,7 +67,7 @@ export async function startWorker(
       diskLimitBytes: resolved.maxDiskBytes ?? (await diskBytes(blobs)),
       maxQueue: resolved.maxQueue,
       cores: resolved.cores,
-      faults: resolved.allowFaults ? new Faults({ clock }) : undefined,
+      faults: resolved.allowFaults ? new Faults(clock) : undefined,
     });
     opened.push(server);
     const listening = await listenGrpc(server.handlers, { host, port, maxMessageBytes, clock });
