@@ -13,6 +13,7 @@ import type { OnLoss } from '@kofn/master';
 import picocolors from 'picocolors';
 import { decimal, kill, names, oneOf, whole } from './arguments.js';
 import type { BenchFailureArguments } from './commands/bench-failure.js';
+import type { CompareArguments } from './commands/bench-compare.js';
 import type { DemoArguments } from './commands/demo.js';
 import type { RunArguments } from './commands/run.js';
 import { describeError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, exitCodeOf } from './exit.js';
@@ -182,6 +183,22 @@ function addBench(program: Command, running: Running, args: readonly string[]): 
         const { benchFailure } = await import('./commands/bench-failure.js');
         return benchFailure(options, { command: `kofn ${args.join(' ')}`, version: version() }, signal);
       }),
+    );
+  const compare = bench
+    .command('compare <before> <after>')
+    .description('What changed beyond noise between two runs: latency, lost and wrong answers, time and bytes.');
+  addJsonOption(compare)
+    .addHelpText(
+      'after',
+      '\nA run is its result.json, its report.html, or the folder of both; cells are matched by name.' +
+        examples(
+          'kofn bench compare before/result.json after/result.json',
+          'kofn bench compare before/report.html after --json',
+        ) +
+        '\nExit code: 0 nothing got worse, 1 something did, 2 bad input.',
+    )
+    .action((before: string, after: string, options: CompareArguments) =>
+      running(async () => (await import('./commands/bench-compare.js')).benchCompare(before, after, options)),
     );
 }
 

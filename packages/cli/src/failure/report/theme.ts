@@ -73,7 +73,8 @@ const CONFIG: Config = {
     symbolStrokeWidth: 1.8,
   },
   view: { stroke: PALE },
-  line: { strokeWidth: 1.8 },
+  // Round, as the room that sharp joins might need pushes the title away.
+  line: { strokeWidth: 1.8, strokeJoin: 'round' },
 };
 
 /** Scales that give each of `names` a colour, a dash and a shape of its own; give the same names to pictures that belong together. */
