@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { seededRng, systemClock, type Rng } from '@kofn/core';
+import { seededRng, type Rng } from '@kofn/core';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { fisher, normalQuantile } from '../src/failure/exact.js';
@@ -38,17 +38,17 @@ describe('statistics of a failure benchmark', () => {
 
   it('a 95 % interval holds the true value in 90 to 99 % of draws', () => {
     for (const [repeats, each] of [
-      [1, 120],
-      [2, 60],
-      [4, 30],
+      [1, 60],
+      [2, 30],
+      [4, 15],
     ] as const) {
       const rng = seededRng(11);
       let held = 0;
-      for (let i = 0; i < 300; i++) {
+      for (let i = 0; i < 200; i++) {
         const { low, high } = estimateOf(draw(rng, repeats, each), 50)!;
         if (low <= 1 && 1 <= high) held++;
       }
-      assert.ok(held >= 270 && held <= 297, `${repeats} repeats: ${held} of 300`);
+      assert.ok(held >= 180 && held <= 198, `${repeats} repeats: ${held} of 200`);
     }
   });
 
@@ -102,12 +102,13 @@ describe('statistics of a failure benchmark', () => {
     assert.ok(found.p50!.low < 3 && found.p50!.high > 3 && found.p50!.low > 2.7 && found.p50!.high < 3.3);
   });
 
-  it('20,000 samples take less than two seconds, ratios and all', () => {
+  it('20,000 samples take less than two seconds of processor time, ratios and all', () => {
     const rng = seededRng(1);
     const [a, b] = [draw(rng, 2, 10_000), draw(rng, 2, 10_000)];
-    const start = systemClock.now();
+    const start = process.cpuUsage();
     assert.ok(latency(a).p999 !== null && ratios(a, b).tailGap !== null);
-    assert.ok(systemClock.now() - start < 2000);
+    const { user, system } = process.cpuUsage(start);
+    assert.ok(user + system < 2e6, `${user + system} µs`);
   });
 
   it("Fisher's test and the normal quantile give the known values", () => {

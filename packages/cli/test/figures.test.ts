@@ -26,7 +26,7 @@ describe('figures', () => {
           const found = percentile(values, p)!;
           const below = values.filter(value => value < found).length;
           const upTo = values.filter(value => value <= found).length;
-          assert.ok(upTo >= (p / 100) * values.length && below < (p / 100) * values.length);
+          assert.ok(upTo >= (p * values.length) / 100 && below < (p * values.length) / 100);
         },
       ),
     );

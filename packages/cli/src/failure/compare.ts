@@ -55,7 +55,8 @@ export interface Comparison {
 export function compareRuns(before: RunResult, after: RunResult): Comparison {
   const pairs = before.cells.flatMap(cell => {
     const other = after.cells.find(({ name }) => name === cell.name);
-    return other === undefined ? [] : [{ before: cell, after: other }];
+    if (other === undefined) return [];
+    return [{ before: cell, after: other, found: ratios(answeredOf(other), answeredOf(cell)) }];
   });
   const tests = pairs.reduce((sum, pair) => sum + testsOf(pair), 0);
   const level = LEVEL / Math.max(1, tests);
@@ -80,19 +81,17 @@ export function compareRuns(before: RunResult, after: RunResult): Comparison {
 interface Pair {
   readonly before: CellResult;
   readonly after: CellResult;
+  /** After over before. */
+  readonly found: ReturnType<typeof ratios>;
 }
 
 /** How many of the figures of `pair` are tested with chance in mind. */
-function testsOf({ before, after }: Pair): number {
-  const percentiles = PERCENTILE_NAMES.filter(
-    name => before.latencyMs[name] !== null && after.latencyMs[name] !== null,
-  );
-  return percentiles.length + (before.lost + after.lost > 0 ? 1 : 0);
+function testsOf({ before, after, found }: Pair): number {
+  return PERCENTILE_NAMES.filter(name => found[name] !== null).length + (before.lost + after.lost > 0 ? 1 : 0);
 }
 
 function figuresOf(pair: Pair, level: number): Change[] {
-  const { before, after } = pair;
-  const found = ratios(answeredOf(after), answeredOf(before));
+  const { before, after, found } = pair;
   const least = hasOneRepeat(pair) ? LEAST_CHANGE_OF_ONE : LEAST_CHANGE;
   const percentiles = PERCENTILE_NAMES.map((figure): Change => {
     const values = { before: before.latencyMs[figure]?.value ?? null, after: after.latencyMs[figure]?.value ?? null };

@@ -16,7 +16,7 @@
  * 5. A resample costs O(n): it counts ranks and sorts nothing.
  */
 import { seededRng, type Rng } from '@kofn/core';
-import { largest, percentile } from '../stats.js';
+import { largest, nearestRank } from '../stats.js';
 import type { CellResult, Estimate, Ratios } from './result.js';
 
 /** Milliseconds of answered requests in order, one array a repeat. */
@@ -52,11 +52,12 @@ export function estimateOf(groups: Groups, percent: number): Estimate | null {
 /** As `estimateOf`, of several percentiles in one go; in the order of `percents`, each from 0 exclusive to 100. */
 export function estimatesOf(groups: Groups, percents: readonly number[]): (Estimate | null)[] {
   const sampled = new Resampled(groups, seededRng(1));
-  const wanted = percents.filter(percent => isEnough(sampled.count, percent));
+  const wanted = rising(percents).filter(percent => isEnough(sampled.count, percent));
   const draws = collect(resamplesFor(sampled.count), wanted.length, () => sampled.draw(wanted));
+  const points = sampled.percentiles(wanted);
   return percents.map(percent => {
     const at = wanted.indexOf(percent);
-    return at === -1 ? null : interval(percentile(sampled.values, percent)!, draws[at]!);
+    return at === -1 ? null : interval(points[at]!, draws[at]!);
   });
 }
 
@@ -94,7 +95,7 @@ function quotientsOf(samples: Groups, baselines: Groups, quotients: readonly Quo
   const below = new Resampled(baselines, seededRng(2));
   const fewest = Math.min(above.count, below.count);
   const wanted = quotients.filter(({ percents }) => percents.every(percent => isEnough(fewest, percent)));
-  const percents = [...new Set(wanted.flatMap(each => each.percents))];
+  const percents = rising(wanted.flatMap(each => each.percents));
   const over = (tops: readonly number[], bottoms: readonly number[]) =>
     wanted.map(
       ({ of }) => of(percent => tops[percents.indexOf(percent)]!) / of(percent => bottoms[percents.indexOf(percent)]!),
@@ -109,19 +110,24 @@ function quotientsOf(samples: Groups, baselines: Groups, quotients: readonly Quo
   });
 }
 
+const rising = (percents: readonly number[]) => [...new Set(percents)].sort((a, b) => a - b);
+
 const resamplesFor = (count: number) => (count > MANY_SAMPLES ? RESAMPLES_OF_MANY : RESAMPLES);
 
 /** `count` draws of `width` figures each; one array a figure. */
-function collect(count: number, width: number, draw: () => readonly number[]): number[][] {
-  const draws = Array.from({ length: width }, () => new Array<number>(count));
+function collect(count: number, width: number, draw: () => readonly number[]): Float64Array[] {
+  const draws = Array.from({ length: width }, () => new Float64Array(count));
   if (width === 0) return draws;
-  for (let i = 0; i < count; i++) draw().forEach((value, figure) => (draws[figure]![i] = value));
+  for (let i = 0; i < count; i++) {
+    const drawn = draw();
+    for (let figure = 0; figure < width; figure++) draws[figure]![i] = drawn[figure]!;
+  }
   return draws;
 }
 
-function interval(value: number, draws: readonly number[]): Estimate {
-  const finite = draws.filter(Number.isFinite);
-  const edge = (percent: number) => percentile(finite, percent) ?? value;
+function interval(value: number, draws: Float64Array): Estimate {
+  const finite = draws.filter(Number.isFinite).sort();
+  const edge = (percent: number) => finite[nearestRank(finite.length, percent) - 1] ?? value;
   return { value, low: Math.min(value, edge(2.5)), high: Math.max(value, edge(97.5)) };
 }
 
@@ -131,7 +137,7 @@ function interval(value: number, draws: readonly number[]): Estimate {
  */
 class Resampled {
   /** All samples, sorted. */
-  readonly values: number[];
+  readonly values: Float64Array;
   readonly #ranks: readonly Int32Array[];
   readonly #counts: Int32Array;
   readonly #rng: Rng;
@@ -142,7 +148,7 @@ class Resampled {
     const order = Int32Array.from(all.keys()).sort((a, b) => all[a]! - all[b]!);
     const rankOf = new Int32Array(all.length);
     order.forEach((sample, rank) => (rankOf[sample] = rank));
-    this.values = Array.from(all.sort());
+    this.values = all.sort();
     let start = 0;
     this.#ranks = held.map(({ length }) => rankOf.subarray(start, (start += length)));
     this.#counts = new Int32Array(all.length);
@@ -153,7 +159,7 @@ class Resampled {
     return this.values.length;
   }
 
-  /** Of the samples themselves. */
+  /** Of the samples themselves; `percents` rise, here and below. */
   percentiles(percents: readonly number[]): number[] {
     this.#counts.fill(1);
     return this.#read(percents, this.count);
@@ -179,17 +185,14 @@ class Resampled {
     return this.#read(percents, total);
   }
 
-  /** The nearest-rank percentiles of what was counted, `total` in all; as `percentile` of stats.ts has them. */
+  /** The nearest-rank percentiles of what was counted, `total` in all; `percents` rise. */
   #read(percents: readonly number[], total: number): number[] {
-    const found = new Array<number>(percents.length);
-    const rising = percents.map((_, i) => i).sort((a, b) => percents[a]! - percents[b]!);
     let seen = 0;
     let next = 0;
-    for (const i of rising) {
-      const rank = Math.max(1, Math.ceil((percents[i]! / 100) * total));
+    return percents.map(percent => {
+      const rank = nearestRank(total, percent);
       while (seen < rank) seen += this.#counts[next++]!;
-      found[i] = this.values[next - 1]!;
-    }
-    return found;
+      return this.values[next - 1]!;
+    });
   }
 }

@@ -51,6 +51,7 @@ const CONFIG: Config = {
     fontWeight: 600,
     color: INK,
     offset: 8,
+    limit: 640,
     subtitleColor: GREY,
     subtitleFontSize: 11,
   },
@@ -100,7 +101,7 @@ export async function toSvg(spec: TopLevelSpec): Promise<string> {
   vega.resetSVGDefIds();
   const view = new vega.View(vega.parse(compiled.spec), { renderer: 'none', logLevel: vega.Error });
   try {
-    return labelled(await view.toSVG(), titleOf(spec), spec.description ?? '');
+    return labelled(withoutControls(await view.toSVG()), titleOf(spec), spec.description ?? '');
   } finally {
     view.finalize();
   }
@@ -119,12 +120,13 @@ export function withIds(svg: string, prefix: string): string {
 
 export function escapeXml(text: string): string {
   const escapes: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
-  return (
-    text
-      .replace(/[&<>"']/g, character => escapes[character]!)
-      // eslint-disable-next-line no-control-regex
-      .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '')
-  );
+  return withoutControls(text).replace(/[&<>"']/g, character => escapes[character]!);
+}
+
+/** XML has no place for them, not even escaped. */
+function withoutControls(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '');
 }
 
 function labelled(svg: string, title: string, description: string): string {
