@@ -83,6 +83,7 @@ export class LocalFleet implements BenchFleet {
     this.#device = device;
     this.#seed = seed;
     await this.#links.shape('all', {}, seed);
+    await Promise.all(this.#slots.map(({ index }) => this.#links.set(index, { kind: 'forward' })));
     await Promise.all(
       this.#slots.map(slot => (slot.isRunning ? slot.prepare(device, seed + slot.index) : this.#revive(slot))),
     );
@@ -120,7 +121,7 @@ export class LocalFleet implements BenchFleet {
       else if (kind === 'restart') await this.#restarts.get(worker);
       else if (kind === 'pause') slot.workers.resume(0);
       else if (kind === 'slow') await slot.prepare(this.#device, this.#seed + worker);
-      else if (kind === 'partition') await this.#links.set(worker, { kind: 'forward' });
+      else if (kind === 'partition' || kind === 'corrupt') await this.#links.set(worker, { kind: 'forward' });
     }
   }
 

@@ -20,7 +20,7 @@ describe('network namespaces', () => {
   const here = (work: () => Promise<void>) => async () => {
     if (reason === undefined) return work();
     assert.match(reason, /^network namespaces are not possible here: ./);
-    await assert.rejects(NetworkNamespaces.open(1, { megabitsPerSecond: 10 }), (error: unknown) => isKofnError(error, 'UNSUPPORTED')); // prettier-ignore
+    await assert.rejects(NetworkNamespaces.open(1), (error: unknown) => isKofnError(error, 'UNSUPPORTED'));
   };
 
   it('a trial leaves nothing', () => {
@@ -28,17 +28,17 @@ describe('network namespaces', () => {
   });
 
   it('reject what cannot be', async () => {
-    await assert.rejects(
-      NetworkNamespaces.open(0, { megabitsPerSecond: 10 }),
-      /0 network namespaces: give a whole number/,
-    );
-    await assert.rejects(NetworkNamespaces.open(1, { megabitsPerSecond: 0 }), /megabitsPerSecond is 0: must be from/);
+    await assert.rejects(NetworkNamespaces.open(0), /0 network namespaces: give a whole number/);
   });
 
   it(
     'have the rate that was asked for, each way, and are gone afterwards',
     here(async () => {
-      const namespaces = await NetworkNamespaces.open(2, { megabitsPerSecond: 40 });
+      const namespaces = await NetworkNamespaces.open(2);
+      await assert.rejects(namespaces.setRate(0), /megabitsPerSecond is 0: must be from/);
+      await namespaces.setRate(1000);
+      await namespaces.setRate(undefined);
+      await namespaces.setRate(40);
       const bytes = 500_000;
       const script = `
         const server = require('node:net').createServer({ allowHalfOpen: true }, socket => {
@@ -76,7 +76,7 @@ describe('network namespaces', () => {
   it(
     'hold local workers, under their own pids',
     here(async () => {
-      await using namespaces = await NetworkNamespaces.open(1, { megabitsPerSecond: 100 });
+      await using namespaces = await NetworkNamespaces.open(1);
       const listen = (index: number) => `${namespaces.address(index)}:0`;
       await using workers = await startLocalWorkers(1, { listen, command: index => namespaces.command(index) });
       const [{ address, pid }] = workers.workers as [{ address: string; pid: number }];
@@ -96,7 +96,7 @@ describe('network namespaces', () => {
       const run = async (last: string) => {
         const script = `
           import { NetworkNamespaces } from '${url}';
-          const namespaces = await NetworkNamespaces.open(1, { megabitsPerSecond: 10 });
+          const namespaces = await NetworkNamespaces.open(1);
           ${last}`;
         const child = spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: 'inherit' });
         await once(child, 'exit');

@@ -3,11 +3,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, it } from 'mocha';
-import { comparisonText } from '../src/commands/bench-compare.js';
-import { compareRuns, type Comparison, type Figure } from '../src/failure/compare.js';
-import type { CellResult, RunResult } from '../src/failure/result.js';
-import { main } from '../src/main.js';
-import { drawRun, type Drawn } from './support/run-result.js';
+import { comparisonText } from '../../src/commands/bench-compare.js';
+import { compareRuns, type Comparison, type Figure } from '../../src/failure/compare.js';
+import type { CellResult, RunResult } from '../../src/failure/result.js';
+import { main } from '../../src/main.js';
+import { drawRun, type Drawn } from '../support/run-result.js';
 
 const SMALL: Drawn = { requests: 400, bare: true, strategies: ['failover', 'cdc-r1'], faults: ['none'] };
 
