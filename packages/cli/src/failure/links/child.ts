@@ -1,6 +1,7 @@
 /** The process of the links: carries out the orders of links.ts, one at a time, and answers each. */
-import { KofnError, systemClock, type ErrorCode } from '@kofn/core';
+import { KofnError, type ErrorCode } from '@kofn/core';
 import { Airs } from './air.js';
+import { FineClock } from './fine-clock.js';
 import type { LinkMode } from './mode.js';
 import { Link } from './proxy.js';
 import type { LinkShape } from './shape.js';
@@ -21,7 +22,8 @@ export type Order =
 export type Answer = { readonly value: unknown } | { readonly code: ErrorCode; readonly message: string };
 
 const links: Link[] = [];
-const airs = new Airs(systemClock);
+const clock = new FineClock();
+const airs = new Airs(clock);
 
 /** Ports after `open`, counters after `counters`. */
 async function carryOut(order: Order): Promise<unknown> {
@@ -29,7 +31,7 @@ async function carryOut(order: Order): Promise<unknown> {
     case 'open': {
       const { shape, seed } = order;
       for (const target of order.targets)
-        links.push(await Link.open(target, { shape, seed, airs, station: links.length }));
+        links.push(await Link.open(target, { shape, seed, airs, clock, station: links.length }));
       return links.map(({ port }) => port);
     }
     case 'set':

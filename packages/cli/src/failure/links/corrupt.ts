@@ -8,6 +8,8 @@ const DATA_FRAME = 0;
 /** What a client sends before its first frame (RFC 9113, 3.4). */
 const PREFACE = 24;
 
+const NOTHING = Buffer.alloc(0);
+
 export interface Flip {
   readonly at: number;
   readonly bit: number;
@@ -23,7 +25,7 @@ interface Frames {
 
 /** Follows the frames of HTTP/2 (RFC 9113, 4.1: length in 3 bytes, type, 5 more, payload) behind a client's preface. */
 export class FrameCursor {
-  readonly #header: number[] = [];
+  #header: Buffer = NOTHING;
   #payloadLeft: number;
   #isData = false;
 
@@ -42,11 +44,13 @@ export class FrameCursor {
       at += length;
       if (at === bytes.length) break;
       if (this.#header.length === 0) header ??= at;
-      this.#header.push(bytes[at++]!);
-      if (this.#header.length < FRAME_HEADER) continue;
-      const full = Buffer.from(this.#header.splice(0));
-      this.#payloadLeft = full.readUIntBE(0, 3);
-      this.#isData = full[FRAME_TYPE] === DATA_FRAME;
+      const missing = FRAME_HEADER - this.#header.length;
+      this.#header = Buffer.concat([this.#header, bytes.subarray(at, at + missing)]);
+      at += missing;
+      if (this.#header.length < FRAME_HEADER) break;
+      this.#payloadLeft = this.#header.readUIntBE(0, 3);
+      this.#isData = this.#header[FRAME_TYPE] === DATA_FRAME;
+      this.#header = NOTHING;
     }
     return { header, data };
   }

@@ -3,11 +3,11 @@
  * (mode.ts), its *shape* what each frame takes (shape.ts); a frame that is late holds up those behind it on its connection, as in TCP.
  *
  * Parts: pipe.ts (a direction of a connection), way.ts (a direction of the station: order, draws, line), air.ts (what stations share),
- * draws.ts, trace.ts, corrupt.ts; links.ts runs it in a process of its own.
+ * draws.ts, trace.ts, corrupt.ts; links.ts runs it in a process of its own (child.ts), with a finer clock (fine-clock.ts).
  *
- * Its own error: nothing is early, and nothing is late but by what a timer is (1 ms, more on a machine without a free core) and two
- * copies. That does not add up, as times are reckoned from times that were due. It never spins. Not emulated: headers, congestion
- * control, and loss other than as the time that TCP takes to make it good.
+ * Its own error: nothing is early, and nothing is late but by its clock (Node's timers 1 ms, the finer ones 0.1 ms; more on a machine
+ * without a free core) and two copies. That does not add up, as times are reckoned from times that were due. It never spins. Not
+ * emulated: headers, congestion control, and loss other than as the time that TCP takes to make it good.
  *
  * Invariants
  * 1. In no mode but `corrupt` and `reset`, and in no shape, is a byte lost, changed or overtaken: what is held back goes on when the
