@@ -8,8 +8,6 @@ const DATA_FRAME = 0;
 /** What a client sends before its first frame (RFC 9113, 3.4). */
 const PREFACE = 24;
 
-const NOTHING = Buffer.alloc(0);
-
 export interface Flip {
   readonly at: number;
   readonly bit: number;
@@ -25,7 +23,9 @@ interface Frames {
 
 /** Follows the frames of HTTP/2 (RFC 9113, 4.1: length in 3 bytes, type, 5 more, payload) behind a client's preface. */
 export class FrameCursor {
-  #header: Buffer = NOTHING;
+  readonly #header = Buffer.alloc(FRAME_HEADER);
+  /** Those of the header that have come. */
+  #headerBytes = 0;
   #payloadLeft: number;
   #isData = false;
 
@@ -43,14 +43,14 @@ export class FrameCursor {
       this.#payloadLeft -= length;
       at += length;
       if (at === bytes.length) break;
-      if (this.#header.length === 0) header ??= at;
-      const missing = FRAME_HEADER - this.#header.length;
-      this.#header = Buffer.concat([this.#header, bytes.subarray(at, at + missing)]);
-      at += missing;
-      if (this.#header.length < FRAME_HEADER) break;
+      if (this.#headerBytes === 0) header ??= at;
+      const copied = bytes.copy(this.#header, this.#headerBytes, at);
+      at += copied;
+      this.#headerBytes += copied;
+      if (this.#headerBytes < FRAME_HEADER) break;
+      this.#headerBytes = 0;
       this.#payloadLeft = this.#header.readUIntBE(0, 3);
       this.#isData = this.#header[FRAME_TYPE] === DATA_FRAME;
-      this.#header = NOTHING;
     }
     return { header, data };
   }
