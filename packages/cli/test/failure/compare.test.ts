@@ -9,7 +9,7 @@ import type { CellResult, RunResult } from '../../src/failure/result.js';
 import { main } from '../../src/main.js';
 import { drawRun, type Drawn } from '../support/run-result.js';
 
-const SMALL: Drawn = { requests: 400, bare: true, strategies: ['failover', 'cdc-r1'], faults: ['none'] };
+const SMALL: Drawn = { requests: 300, bare: true, strategies: ['failover', 'cdc-r1'], faults: ['none'] };
 
 const verdictsOf = ({ cells }: Comparison, figure: Figure) =>
   cells.map(({ figures }) => figures.find(each => each.figure === figure)!.verdict);
@@ -42,12 +42,12 @@ describe('kofn bench compare', () => {
 
   it('a small change is none, and with one repeat a middling one is none either, which it says', () => {
     const at = (repeats: number, slower: number, seed: number) =>
-      drawRun({ ...SMALL, requests: 4000, repeats, slower, seed });
-    assert.deepEqual(verdictsOf(compareRuns(at(2, 1, 1), at(2, 1.01, 2)), 'p50'), ['same', 'same']);
+      drawRun({ ...SMALL, strategies: ['cdc-r1'], requests: 4000, repeats, slower, seed });
+    assert.deepEqual(verdictsOf(compareRuns(at(2, 1, 1), at(2, 1.01, 2)), 'p50'), ['same']);
     const two = compareRuns(at(2, 1, 1), at(2, 1.06, 2));
-    assert.deepEqual([verdictsOf(two, 'p50'), two.warnings], [['worse', 'worse'], []]);
+    assert.deepEqual([verdictsOf(two, 'p50'), two.warnings], [['worse'], []]);
     const one = compareRuns(at(2, 1, 1), at(1, 1.06, 2));
-    assert.deepEqual(verdictsOf(one, 'p50'), ['same', 'same']);
+    assert.deepEqual(verdictsOf(one, 'p50'), ['same']);
     assert.match(one.warnings.join('\n'), /single repeat.*10 % on: all cells/);
   });
 

@@ -134,10 +134,8 @@ describe('report of a failure benchmark', () => {
       assert.doesNotMatch(svg, /NaN|undefined|Infinity/);
       assert.doesNotMatch(svg.replace(/ xmlns(:\w+)?="[^"]*"/g, ''), /https?:|href/);
     }
-    assert.deepEqual(
-      (await plotsOf(few)).map(({ svg }) => svg),
-      (await plotsOf(few)).map(({ svg }) => svg),
-    );
+    const again = await plotsOf({ ...run, cells: run.cells.slice(0, 3) });
+    assert.deepEqual(again[0]!.svg, plots[0]!.svg);
   });
 
   it('cells without an answer, of one request, or all alike are drawn or left out, not broken', async () => {
