@@ -66,12 +66,12 @@ describe('kofn plan', () => {
 });
 
 describe('kofn --help', () => {
-  for (const command of [[], ['demo'], ['worker'], ['plan'], ['run']]) {
+  for (const command of [[], ['demo'], ['worker'], ['plan'], ['run'], ['bench', 'compare']]) {
     it(`kofn ${[...command, '--help'].join(' ')} explains itself with examples`, async () => {
       using sandbox = new Sandbox();
       const { code, stdout, stderr } = await sandbox.run(...command, '--help');
       assert.deepEqual([code, stderr], [0, '']);
-      assert.match(stdout, new RegExp(`Usage: kofn ${command.join('')}`));
+      assert.match(stdout, new RegExp(`Usage: kofn ${command.join(' ')}`));
       assert.match(stdout, /Examples:\n {2}\$ kofn/);
       if (command.length > 0) assert.match(stdout, /--json/);
     });

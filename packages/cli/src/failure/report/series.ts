@@ -88,7 +88,8 @@ export function courseOf({ samples, faults }: Pick<CellResult, 'samples' | 'faul
   for (const { at, ms } of requests) {
     const moment = momentOf(at);
     if (ms === null) lost.add(moment);
-    else byMoment.set(moment, [...(byMoment.get(moment) ?? []), Math.max(ms, LEAST_MS)]);
+    else if (byMoment.has(moment)) byMoment.get(moment)!.push(Math.max(ms, LEAST_MS));
+    else byMoment.set(moment, [Math.max(ms, LEAST_MS)]);
   }
   let run = 0;
   let before = -1;
