@@ -26,11 +26,12 @@ const ratios = z.object({
 });
 
 const fault = z.object({
-  /** Number of the request that it came with, from 0, counted over all repeats. */
+  repeat: z.int(),
+  /** Number in its repeat of the request that it came with, from 0. */
   request: z.int(),
   kind: z.string(),
   workers: z.array(z.int()),
-  /** Milliseconds from the beginning of the cell, with what lies between repeats. */
+  /** Milliseconds from the beginning of its repeat. */
   atMs: z.number(),
   /** Killed or stopped while it held the request; null for faults that do not aim at a request. */
   hit: z.boolean().nullable(),

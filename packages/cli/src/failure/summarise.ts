@@ -120,11 +120,12 @@ function phaseOf(repeats: readonly (readonly RequestRecord[])[]): CellResult['ph
   };
 }
 
-function faultResults({ faults, requests }: Repeat): FaultResult[] {
+function faultResults({ faults, requests }: Repeat, repeat: number): FaultResult[] {
   const answers = requests.flatMap(({ atMs, ms }) => (ms === null ? [] : [atMs + ms])).sort((a, b) => a - b);
   return faults.map(({ event, atMs, hit }) => {
     const next = answers.find(at => at > atMs);
     return {
+      repeat,
       request: event.request,
       kind: event.kind,
       workers: [...event.workers],

@@ -101,10 +101,17 @@ function drawCell(
         12 * slower * Math.exp(spread) + (link === 'wifi' ? 4 * -Math.log(1 - rng.uniform()) : 0);
       atMs.push(Math.round(now * 1000) / 1000);
       if (kills && i % 60 === 40) {
-        const request = repeat * (requests / repeats) + i;
         value = shape.onKill === 'lost' ? null : value + shape.onKill * slower;
         const nextAnswerMs = value ?? 180;
-        faults.push({ request, kind: 'kill', workers: [rng.integer(4)], atMs: now + 3, hit: true, nextAnswerMs });
+        faults.push({
+          repeat,
+          request: i,
+          kind: 'kill',
+          workers: [rng.integer(4)],
+          atMs: now + 3,
+          hit: true,
+          nextAnswerMs,
+        });
       }
       ms.push(value === null ? null : Math.round(value * 1000) / 1000);
       if (value === null) lost++;

@@ -204,8 +204,8 @@ function faultsOf({ name, faults }: CellResult): string[] {
   if (faults.length === 0) return [];
   const rows = faults
     .slice(0, MOST_LISTED)
-    .map(({ request, kind, workers, atMs, hit, nextAnswerMs }) => [
-      String(request),
+    .map(({ repeat, request, kind, workers, atMs, hit, nextAnswerMs }) => [
+      faults.at(-1)!.repeat > 0 ? `${request} of repeat ${repeat}` : String(request),
       escape(kind),
       workers.join(', ') || NONE,
       msOf(atMs),

@@ -100,10 +100,9 @@ export function courseOf({ samples, faults }: Pick<CellResult, 'samples' | 'faul
     before = moment;
     return { at: middle(moment), low: sorted[0]!, mid: sorted[sorted.length >> 1]!, high: sorted.at(-1)!, run };
   });
-  // A fault's own time counts from the beginning of the cell, with what lies between repeats; its request is where it is seen.
   const marks = new Map<string, { at: number; kind: string }>();
-  for (const { request, kind } of faults) {
-    const at = requests[Math.min(request, requests.length - 1)]?.at ?? 0;
+  for (const { repeat, atMs, kind } of faults) {
+    const at = (starts[repeat] ?? 0) + atMs;
     marks.set(`${momentOf(at)} ${kind}`, { at: at / 1000, kind });
   }
   return {
