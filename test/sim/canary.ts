@@ -7,6 +7,10 @@ import { ProgressiveDecoder } from '@kofn/encoder';
 import type { Cluster, CodedModel } from '@kofn/master';
 import { checksum, InferStream, WorkerClient, type InferReply } from '@kofn/wire';
 import type { WorkerServer } from '@kofn/worker';
+import { HEDGE_MARK } from './scenario.js';
+
+/** packages/master/src/replicated-segment.ts. */
+const SEGMENT_LATE_MS = 1_000;
 
 export interface Canary {
   readonly name: string;
@@ -98,7 +102,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'does not look for NaN in a reply',
-    firstSeed: 36,
+    firstSeed: 54,
     found: /wrong answer/,
     cluster: cluster =>
       onReplies(cluster, (_model, _name, { shape, data }) =>
@@ -153,11 +157,18 @@ export const CANARIES: readonly Canary[] = [
   {
     name: 'forgets to renew its claims',
     found: /blames worker|lost within r/,
-    masterClock: clock => ({
-      now: () => clock.now(),
-      setTimer: (fire, delayMs, options) =>
-        clock.setTimer(delayMs === 3_600_000 ? () => undefined : fire, delayMs, options),
-    }),
+    masterClock: clock => withoutTimers(clock, delayMs => delayMs === 3_600_000),
+  },
+  {
+    name: 'never asks a second worker for a late block',
+    found: /waited|lost within r/,
+    masterClock: clock => withoutTimers(clock, delayMs => delayMs % 1 === HEDGE_MARK),
+  },
+  {
+    name: 'leaves a segment to workers that stand still',
+    firstSeed: 28,
+    found: /waited|lost within r/,
+    masterClock: clock => withoutTimers(clock, delayMs => delayMs === SEGMENT_LATE_MS),
   },
   {
     name: 'does not give up the shards of a model that closes',
@@ -174,7 +185,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'runs an expired request',
-    firstSeed: 88,
+    firstSeed: 388,
     found: /ms old that had/,
     worker: ({ queue }) => {
       const submit = queue.submit.bind(queue);
@@ -188,12 +199,21 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'runs a damaged shard',
+    firstSeed: 48,
     found: /wrong answer/,
     worker: ({ store }) => {
       store.open = name => Promise.resolve(`disk/${name}`);
     },
   },
 ];
+
+/** `clock` that does nothing where a timer of a delay that `isLost` ends. */
+function withoutTimers(clock: Clock, isLost: (delayMs: number) => boolean): Clock {
+  return {
+    now: () => clock.now(),
+    setTimer: (fire, delayMs, options) => clock.setTimer(isLost(delayMs) ? () => undefined : fire, delayMs, options),
+  };
+}
 
 /** Puts what `change` makes of a method in its place; gives what puts it back. */
 export function patch<T extends object, K extends keyof T>(
@@ -214,7 +234,7 @@ function onReplies(
   for (const connection of connections) {
     const infer = connection.infer.bind(connection);
     connection.infer = async (model, inputs, call) => {
-      const rows = inputs.inputs['x']!.shape[0]!;
+      const rows = Object.values(inputs.inputs)[0]!.shape[0]!;
       const reply = await infer(model, inputs, call);
       const outputs: Tensors = Object.fromEntries(
         Object.entries(reply.outputs).map(([name, value]) => [name, change(model, name, value, rows)]),

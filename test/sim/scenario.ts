@@ -1,7 +1,7 @@
 /**
  * What one seed is about, drawn before anything runs: the cluster, the model, and phases of requests and faults.
  *
- * Invariant: of kind 'within', at any moment at most as many workers are afflicted as the code covers. What a fault did may
+ * Invariant: of kind 'within', at any moment at most as many workers are afflicted as the code (without parity: the hedge) covers. What a fault did may
  * last (a process that is gone, a damaged disk), so that worker stays among the afflicted; all else is over when the next
  * phase begins, connected again included.
  */
@@ -50,6 +50,8 @@ export interface Scenario {
   readonly faultsFirst: boolean;
 }
 
+/** The part of a millisecond by which a hedge's timer is told from others: of a canary. */
+export const HEDGE_MARK = 0.125;
 export const USUAL_DEADLINE_MS = 60_000;
 const SESSION_BYTES = 2 * 2 ** 20;
 /** Longer than a worker is left alone for, or connected to again in. */
@@ -66,22 +68,25 @@ export function drawScenario(streams: Streams): Scenario {
   const rng = streams('scenario');
   const kind = rng.integer(3) === 0 ? 'beyond' : 'within';
   const workers = 2 + rng.integer(5);
-  const parity = 1 + rng.integer(Math.min(3, workers - 1));
-  const code = pick(
+  const drawnParity = 1 + rng.integer(Math.min(3, workers - 1));
+  const drawnCode = pick(
     rng,
-    parity === 1 ? (['sum', 'rotation', 'replication'] as const) : (['rotation', 'replication'] as const),
+    drawnParity === 1 ? (['sum', 'rotation', 'replication'] as const) : (['rotation', 'replication'] as const),
   );
+  const { hedge, segments, isUncoded } = drawHelp(streams('help'));
+  const [parity, code] = isUncoded ? ([0, 'uncoded'] as const) : [drawnParity, drawnCode];
+  const covered = isUncoded ? 1 : parity; // each block has two holders
   const numbers = Array.from({ length: workers }, (_, index) => index);
   const model = drawModel(streams('model'), workers);
   const drawn =
     kind === 'within'
-      ? drawPhases(streams, model, numbers, parity)
+      ? drawPhases(streams, model, numbers, covered)
       : [
           drawPhase(streams, model, {
             before: [],
             number: 0,
             isLast: true,
-            afflicted: some(rng, numbers, parity + 1 + rng.integer(workers - parity)),
+            afflicted: some(rng, numbers, covered + 1 + rng.integer(workers - covered)),
           }),
         ];
   const silenceMs = drawSilence(rng, drawn);
@@ -93,6 +98,8 @@ export function drawScenario(streams: Streams): Scenario {
     code,
     onLoss: pick(rng, ['local', 'resend', 'fail'] as const),
     systematicGraceMs: pick(rng, [0, 0, 3]),
+    hedge,
+    segments,
     limits: numbers.map(() => ({
       memoryBytes: (1 + rng.integer(4)) * (SESSION_BYTES + 2 ** 16),
       diskBytes: 2 ** 24,
@@ -106,8 +113,17 @@ export function drawScenario(streams: Streams): Scenario {
   };
 }
 
+/** Who is asked beside a layer's own workers and the master. From a stream of its own: other seeds are what they were without it. */
+function drawHelp(rng: Rng): Pick<Scenario, 'hedge' | 'segments'> & { readonly isUncoded: boolean } {
+  const afterMs = Math.floor(10 ** between(rng, 0, 2.5)) + HEDGE_MARK;
+  const hedge = rng.integer(5) < 3 ? undefined : pick(rng, ['p95', afterMs, afterMs] as const);
+  // A hedge after a fixed time covers one worker without any parity; p95 would first have to learn the times.
+  const isUncoded = typeof hedge === 'number' && rng.integer(2) === 0;
+  return { hedge, isUncoded, segments: pick(rng, ['local', 'local', 'replicated'] as const) };
+}
+
 /** One to three phases, each with as many afflicted workers as the code covers. */
-function drawPhases(streams: Streams, model: DrawnModel, workers: readonly number[], parity: number): Phase[] {
+function drawPhases(streams: Streams, model: DrawnModel, workers: readonly number[], covered: number): Phase[] {
   const rng = streams('phases');
   const phases: Phase[] = [];
   const lasting = new Set<number>();
@@ -117,7 +133,7 @@ function drawPhases(streams: Streams, model: DrawnModel, workers: readonly numbe
       before: phases,
       number: phases.length,
       isLast: phases.length === count - 1,
-      afflicted: [...lasting, ...some(rng, others, parity - lasting.size)],
+      afflicted: [...lasting, ...some(rng, others, covered - lasting.size)],
     });
     for (const { worker, fault } of phase.faults) if (isLasting(fault)) lasting.add(worker);
     phases.push(phase);
@@ -184,10 +200,11 @@ function drawRequests(rng: Rng, model: DrawnModel, spanMs: number): DrawnRequest
 
 /** In one line. */
 export function describeScenario(scenario: Scenario): string {
-  const { kind, workers, parity, code, onLoss, model, phases } = scenario;
+  const { kind, workers, parity, code, onLoss, hedge, segments, model, phases } = scenario;
+  const help = `${hedge === undefined ? '' : `, hedge ${hedge}`}${segments === 'local' ? '' : `, segments ${segments}`}`;
   const about = phases.map(
     ({ requests, faults, afflicted }) =>
       `${requests.length} requests and ${faults.length} faults at workers ${afflicted.join(' ')}`,
   );
-  return `${kind} r: ${workers} workers, parity ${parity} (${code}), onLoss ${onLoss}, ${model.what}; ${about.join('; ')}`;
+  return `${kind} r: ${workers} workers, parity ${parity} (${code}), onLoss ${onLoss}${help}, ${model.what}; ${about.join('; ')}`;
 }

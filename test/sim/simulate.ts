@@ -333,9 +333,10 @@ function describeError({ code, message }: KofnError): string {
 }
 
 function describeAnswer({ output, report }: Extract<RequestRecord['outcome'], { output: Float32Tensor }>): string {
-  const layers = report.layers.map(({ name, decodeSet, erasures, computedHere }) => {
+  const layers = report.layers.map(({ name, decodeSet, erasures, computedHere, hedged }) => {
     const lost = erasures.map(({ worker, code }) => `; worker ${worker} ${code}`).join('');
-    return `${name} from ${decodeSet.join(' ')}${lost}${computedHere.length > 0 ? `; here ${computedHere.join(' ')}` : ''}`;
+    const late = hedged.length > 0 ? `; hedged ${hedged.join(' ')}` : '';
+    return `${name} from ${decodeSet.join(' ')}${lost}${late}${computedHere.length > 0 ? `; here ${computedHere.join(' ')}` : ''}`;
   });
   const sum = output.data.reduce((a, b) => a + b, 0);
   return `answered: sum ${sum} (${layers.join(' | ')})`;

@@ -31,6 +31,7 @@ export interface LayerSetup extends Pick<ConnectOptions, 'maxInFlight'> {
   readonly code?: CodeName;
   readonly onLoss?: OnLoss;
   readonly systematicGraceMs?: number;
+  readonly hedge?: number | 'p95';
   readonly hooks?: DispatchHooks;
 }
 

@@ -5,9 +5,12 @@ import { describe, it } from 'mocha';
 import {
   resolveCode,
   resolveConnectOptions,
+  resolveHedge,
+  resolveSegments,
   resolveWorkers,
   type CodeOptions,
   type ConnectOptions,
+  type ModelOptions,
 } from '../src/options.js';
 
 const refused = (make: () => unknown, message: RegExp) =>
@@ -99,5 +102,28 @@ describe('the code for a number of workers', () => {
   ];
   for (const [options, workers, message] of wrong) {
     it(`refuses ${message.source}`, () => refused(() => resolveCode(options, workers), message));
+  }
+});
+
+describe('a second worker', () => {
+  it('is asked when the options say so', () => {
+    assert.deepEqual(
+      [undefined, 0, 12.5, 'p95' as const].map(hedge => resolveHedge(hedge === undefined ? {} : { hedge }, 2)),
+      [undefined, 0, 12.5, 'p95'],
+    );
+    assert.deepEqual([resolveSegments({}, 1), resolveSegments({ segments: 'replicated' }, 2)], ['local', 'replicated']);
+  });
+
+  const wrong: [ModelOptions, number, RegExp][] = [
+    [{ hedge: -1 }, 2, /hedge: -1 is outside the range 0 to 2147483647/],
+    [{ hedge: NaN }, 2, /hedge: NaN is outside/],
+    [{ hedge: 'p99' as 'p95' }, 2, /hedge: "p99" is neither a number of ms nor p95/],
+    [{ hedge: 5 }, 1, /hedge: needs a second worker, and there is 1; add workers, or leave it out/],
+    [{ segments: 'remote' as 'local' }, 2, /segments: "remote" is not one of local, replicated/],
+    [{ segments: 'replicated' }, 1, /segments: needs a second worker, and there is 1/],
+  ];
+  for (const [options, workers, message] of wrong) {
+    it(`is refused: ${message.source}`, () =>
+      refused(() => [resolveHedge(options, workers), resolveSegments(options, workers)], message));
   }
 });
