@@ -19,13 +19,14 @@ interface PlanObject {
 describe('kofn plan', () => {
   it('without workers plans for five at assumed speeds, says so, and suggests --layers all when nothing pays', async () => {
     using sandbox = new Sandbox();
-    const { code, stdout, stderr } = await sandbox.run('plan', MODEL);
+    const { code, stdout, stderr } = await sandbox.run('plan', MODEL, '--segments', 'replicated');
     assert.equal(code, 0, stderr);
     for (const words of [
       /fc1 .*does not pay: [\d.]+ ms here, [\d.]+ ms coded/,
       /0 of 6 linear layers coded/,
       /Speeds are assumed: round trip 1\.00 ms, 100 Mbit\/s, worker 2\.00 GFLOP\/s/,
       /--layers all codes them all/,
+      /segment 0, \d+ nodes: workers 0 and 1; on two workers, the master when both fail\./,
       /No workers were given: planned for 5/,
     ]) {
       assert.match(stdout, words);

@@ -13,6 +13,11 @@ interface Summary {
   wrong: number | null;
   recovered: { lost: number; late: number };
   computedHere: number;
+  resent: number;
+  hedge: number | 'p95' | null;
+  segments: string;
+  segmentsAnswered: { workers: number; master: number };
+  plan: { segments: { decision: string }[] };
   maxRelError: number | null;
   p50Ms: number | null;
   p99Ms: number | null;
@@ -89,6 +94,34 @@ describe('kofn run', () => {
       ],
     );
     assert.match(fail.stderr, /request 1 was lost: .*worker 1/);
+    sandbox.assertNothingLeft();
+  });
+
+  it('without parity outlives a kill with --hedge, and has two workers run what is not coded with --segments', async () => {
+    using sandbox = new Sandbox();
+    const outcome = await sandbox.run(
+      ...[
+        'run',
+        MODEL,
+        '--local',
+        '3',
+        '--parity',
+        '0',
+        '--hedge',
+        '5000',
+        '--segments',
+        'replicated',
+        '--on-loss',
+        'fail',
+      ],
+      ...['--random', '1', '--requests', '3', '--kill', '1@1', '--compare', '--json'],
+    );
+    assert.equal(outcome.code, 0, outcome.stderr);
+    const { lost, wrong, computedHere, resent, hedge, segments, segmentsAnswered, plan } = json<Summary>(outcome);
+    assert.deepEqual([lost, wrong, computedHere, hedge, segments], [0, 0, 0, 5000, 'replicated']);
+    assert.ok(resent >= 6, `resent ${resent}`);
+    const replicated = plan.segments.filter(({ decision }) => decision === 'replicated').length;
+    assert.equal(segmentsAnswered.workers + segmentsAnswered.master, 3 * replicated);
     sandbox.assertNothingLeft();
   });
 

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { KofnError, type Tensors } from '@kofn/core';
 import { createEngine, type Engine, type Session } from '@kofn/engine';
 import { startWorker, type RunningWorker } from '@kofn/worker';
-import { codedModel, connect, type Cluster, type LayerPlan, type ModelSource } from 'kofn';
+import { codedModel, connect, type Cluster, type LayerPlan, type ModelOptions, type ModelSource } from 'kofn';
 
 /** What an engine answers instead of `outputs`; it may throw. */
 export type Spoil = (outputs: Tensors) => Tensors | Promise<Tensors>;
@@ -76,8 +76,9 @@ export async function runLossy(
   { cluster, lost, sound }: LossyCluster,
   model: ModelSource,
   feeds: Tensors,
+  options: Pick<ModelOptions, 'segments'> = {},
 ): Promise<{ outputs: Tensors; layers: readonly LayerPlan[] }> {
-  await using coded = await codedModel(model, { cluster, parity: lost.length, sampleInputs: feeds });
+  await using coded = await codedModel(model, { cluster, parity: lost.length, sampleInputs: feeds, ...options });
   const { outputs, report } = await coded.run(feeds);
   const { layers } = coded.plan;
   const planned = layers.filter(({ decision }) => decision === 'coded').map(({ name }) => name);

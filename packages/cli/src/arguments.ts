@@ -57,6 +57,15 @@ export function names(option: string): (text: string) => readonly string[] {
   };
 }
 
+/** `p95`, or ms as a decimal number. */
+export function hedge(text: string): number | 'p95' {
+  const ms = Number(text);
+  if (text === 'p95') return text;
+  if (text.trim() === '' || !(ms >= 0 && ms < 2 ** 31))
+    throw invalid('--hedge', text, 'give p95, or ms: a number from 0');
+  return ms;
+}
+
 /** `all`, `auto`, or the names of layers. */
 export function layerChoice(text: string): 'all' | 'auto' | readonly string[] {
   return text === 'all' || text === 'auto' ? text : names('--layers')(text);

@@ -76,6 +76,15 @@ export function planWords(plan: Plan, choice: LayerChoice): string[] {
   return nothingPays(plan, choice) ? [...lines, SUGGESTION] : lines;
 }
 
+/** Which workers run what is not coded, and what stays with the master all the same; nothing when all does. */
+export function segmentWords({ segments }: Plan): string[] {
+  if (segments.every(({ decision }) => decision === 'local')) return [];
+  return segments.map(({ name, nodes, reason, workers }) => {
+    const at = workers.length === 0 ? 'master' : `workers ${workers.join(' and ')}`;
+    return `${name}, ${plural(nodes, 'node')}: ${at}; ${reason}.`;
+  });
+}
+
 /** Under `auto` the decision in brief, on stderr: both sides of each layer, and what to do when nothing pays. */
 export function noteDecision(plan: Plan, choice: LayerChoice): void {
   if (choice !== 'auto') return;

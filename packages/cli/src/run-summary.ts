@@ -1,6 +1,15 @@
 /** What `kofn run` tells: the JSON object, and the same for people. */
 import type { CodeName } from '@kofn/encoder';
-import type { Cluster, CodedModel, LayerPlan, Plan, RunReport } from '@kofn/master';
+import type {
+  Cluster,
+  CodedModel,
+  HedgeAfter,
+  LayerPlan,
+  Plan,
+  RunReport,
+  SegmentChoice,
+  SegmentPlan,
+} from '@kofn/master';
 import type { KillOutcome } from './kill-plan.js';
 import { formatBytes, formatError, formatMs, table, verdict } from './render.js';
 import { roundMs } from './stats.js';
@@ -20,6 +29,13 @@ export interface RunSummary {
   readonly computedHere: number;
   /** Blocks that another worker computed in place of a lost one's. */
   readonly resent: number;
+  /** Blocks that another worker was asked for because they were late. */
+  readonly hedged: number;
+  /** Answers of replicated segments, by who gave them. */
+  readonly segmentsAnswered: { readonly workers: number; readonly master: number };
+  /** As given: ms or "p95"; null for never. */
+  readonly hedge: HedgeAfter | null;
+  readonly segments: SegmentChoice;
   /** null without --compare; "Infinity" where NaN or infinities do not match. */
   readonly maxRelError: number | string | null;
   readonly outputs: readonly {
@@ -38,7 +54,11 @@ export interface RunSummary {
     readonly r: number;
     readonly code: CodeName;
   }[];
-  readonly plan: { readonly speeds: Plan['speeds']; readonly layers: readonly LayerPlan[] };
+  readonly plan: {
+    readonly speeds: Plan['speeds'];
+    readonly layers: readonly LayerPlan[];
+    readonly segments: readonly SegmentPlan[];
+  };
   readonly kills: readonly KillOutcome[];
   readonly workers: readonly { readonly address: string; readonly state: string; readonly engine: string }[];
   readonly failures: readonly { readonly request: number; readonly code: string; readonly message: string }[];
@@ -52,8 +72,9 @@ export function runSummary(parts: {
   cluster: Cluster;
   shardBytesSent: number;
   compared: boolean;
+  asked: { hedge?: HedgeAfter; segments: SegmentChoice };
 }): RunSummary {
-  const { modelPath, coded, tally, kills, cluster, shardBytesSent, compared } = parts;
+  const { modelPath, coded, tally, kills, cluster, shardBytesSent, compared, asked } = parts;
   return {
     model: modelPath,
     requests: tally.requests,
@@ -62,6 +83,10 @@ export function runSummary(parts: {
     recovered: tally.recovered,
     computedHere: tally.computedHere,
     resent: tally.resent,
+    hedged: tally.hedged,
+    segmentsAnswered: tally.segments,
+    hedge: asked.hedge ?? null,
+    segments: asked.segments,
     maxRelError: jsonNumber(tally.maxRelError),
     outputs: coded.outputs.map(({ name }) => {
       const errors = tally.outputErrors.get(name);
@@ -85,6 +110,7 @@ export function runSummary(parts: {
 export function runTables(summary: RunSummary, report: RunReport | undefined): string {
   const { requests, lost, wrong, recovered, computedHere, resent, maxRelError, p50Ms, p99Ms, kills, shardBytesSent } =
     summary;
+  const { hedged, segments, segmentsAnswered } = summary;
   const rows = [
     ['requests', String(requests)],
     ['lost', verdict(String(lost), lost === 0)],
@@ -93,6 +119,10 @@ export function runTables(summary: RunSummary, report: RunReport | undefined): s
     ['blocks recovered from parity', `${recovered.lost} lost, ${recovered.late} late`],
     ...(computedHere > 0 ? [['blocks computed by the master', String(computedHere)]] : []),
     ...(resent > 0 ? [['blocks asked of other workers', String(resent)]] : []),
+    ...(hedged > 0 ? [['late blocks asked of a second worker', String(hedged)]] : []),
+    ...(segments === 'replicated'
+      ? [['segments run by workers, master', `${segmentsAnswered.workers}, ${segmentsAnswered.master}`]]
+      : []),
     ['shards sent', formatBytes(shardBytesSent)],
     ['p50 / p99', `${formatMs(p50Ms)} / ${formatMs(p99Ms)} ms`],
     ...kills.map(({ worker, request, hit, ms }) => [

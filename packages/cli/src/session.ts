@@ -8,8 +8,10 @@ import {
   type Cluster,
   type CodedModel,
   type DispatchHooks,
+  type HedgeAfter,
   type LayerChoice,
   type ModelOptions,
+  type SegmentChoice,
 } from '@kofn/master';
 import type { Kill } from './arguments.js';
 import { KillPlan } from './kill-plan.js';
@@ -28,6 +30,8 @@ export interface CodeArguments {
   readonly parity?: number;
   readonly code?: CodeName;
   readonly layers: LayerChoice;
+  readonly hedge?: HedgeAfter;
+  readonly segments: SegmentChoice;
 }
 
 /** Number of workers; undefined when none are named. Throws INVALID_ARGUMENT when both ways are used. */
@@ -39,8 +43,20 @@ export function workerCount({ workers, local }: ClusterArguments): number | unde
 }
 
 /** The options of `codedModel` and `planModel` that stand on the command line. */
-export function codeOptions({ parity, code, layers }: CodeArguments): Pick<ModelOptions, 'parity' | 'code' | 'layers'> {
-  return { layers, ...(parity === undefined ? {} : { parity }), ...(code === undefined ? {} : { code }) };
+export function codeOptions({
+  parity,
+  code,
+  layers,
+  hedge,
+  segments,
+}: CodeArguments): Pick<ModelOptions, keyof CodeArguments> {
+  return {
+    layers,
+    segments,
+    ...(parity === undefined ? {} : { parity }),
+    ...(code === undefined ? {} : { code }),
+    ...(hedge === undefined ? {} : { hedge }),
+  };
 }
 
 export class Workers implements AsyncDisposable {

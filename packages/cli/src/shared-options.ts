@@ -2,11 +2,13 @@
 import type { Command } from 'commander';
 import { CODE_NAMES, type CodeName } from '@kofn/encoder';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
-import { inputFile, layerChoice, names, numbers, oneOf, whole, decimal, type InputFile } from './arguments.js';
+import type { SegmentChoice } from '@kofn/master';
+import { hedge, inputFile, layerChoice, names, numbers, oneOf, whole, decimal, type InputFile } from './arguments.js';
 import type { ClusterArguments, CodeArguments } from './session.js';
 
 const ENGINES = ['auto', ...ENGINE_NAMES] as const satisfies readonly (EngineName | 'auto')[];
 const LAYOUTS = ['nchw', 'nhwc'] as const;
+const SEGMENTS = ['local', 'replicated'] as const satisfies readonly SegmentChoice[];
 export const MAX_LOCAL_WORKERS = 64;
 
 export interface InputArguments {
@@ -53,6 +55,17 @@ export function addCodeOptions(command: Command, layers: 'all' | 'auto'): Comman
       'all that can be coded; auto: those that pay; or their names: a,b,c',
       layerChoice,
       layers,
+    )
+    .option(
+      '--hedge <ms|p95>',
+      'ask a second worker for blocks later than so many ms, or than 95% of the last replies (default: never)',
+      hedge,
+    )
+    .option(
+      '--segments <who>',
+      'what is not coded runs on the master (local), or on two workers at once (replicated)',
+      oneOf('--segments', SEGMENTS),
+      'local',
     );
 }
 

@@ -24,20 +24,26 @@ export class Tally {
   /** Data blocks that the master computed itself. */
   computedHere = 0;
   resent = 0;
+  /** Blocks that were late, and asked of another worker. */
+  hedged = 0;
+  /** Answers of segments that stand on workers: a worker's, and the master's own. */
+  readonly segments = { workers: 0, master: 0 };
   readonly #errors = new Map<string, OutputError>();
 
   constructor(requests: number) {
     this.requests = requests;
   }
 
-  answered({ ms, layers }: RunReport, request: number): void {
+  answered({ ms, layers, segments }: RunReport, request: number): void {
     this.times.push({ request, ms });
     for (const layer of layers) {
       this.recovered.lost += layer.recovered.lost.length;
       this.recovered.late += layer.recovered.late.length;
       this.computedHere += layer.computedHere.length;
       this.resent += layer.resent.length;
+      this.hedged += layer.hedged.length;
     }
+    for (const { worker } of segments) this.segments[worker === null ? 'master' : 'workers']++;
   }
 
   failed(request: number, { code, message }: KofnError): void {

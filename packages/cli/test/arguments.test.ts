@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { isKofnError } from '@kofn/core';
 import { describe, it } from 'mocha';
-import { decimal, inputFile, kill, layerChoice, names, numbers, oneOf, whole } from '../src/arguments.js';
+import { decimal, hedge, inputFile, kill, layerChoice, names, numbers, oneOf, whole } from '../src/arguments.js';
 import { checkKills } from '../src/kill-plan.js';
 import { workerCount } from '../src/session.js';
 
@@ -27,6 +27,7 @@ describe('arguments', () => {
       { name: 'b', file: 'y=z' },
     ]);
     assert.deepEqual(kill('2@10'), [{ worker: 2, request: 10 }]);
+    assert.deepEqual(['p95', '0', '12.5'].map(hedge), ['p95', 0, 12.5]);
   });
 
   it('names option, value and range of what is wrong', () => {
@@ -35,6 +36,8 @@ describe('arguments', () => {
     }
     for (const text of ['2', '', 'NaN', 'x']) refuses(() => decimal('--x', 0, 1)(text), /^--x .*from 0 to 1$/);
     refuses(() => oneOf('--e', ['a', 'b'])('c'), /--e c: give one of a, b/);
+    for (const text of ['p99', '', '-1', '5ms', '1e10'])
+      refuses(() => hedge(text), /--hedge .*give p95, or ms: a number from 0/);
     refuses(() => numbers('--mean')('1,,2'), /--mean 1,,2/);
     refuses(() => names('--workers')('a:1,'), /--workers/);
     for (const text of ['x', '=x', 'x=']) refuses(() => inputFile(text), /--input .*NAME=FILE/);

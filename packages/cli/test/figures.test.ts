@@ -82,8 +82,9 @@ describe('figures', () => {
 
   it('a tally counts lost, wrong and recovered, and takes percentiles of what was answered', () => {
     const tally = new Tally(4);
-    const layer = { recovered: { lost: [1], late: [0, 2] }, computedHere: [3], resent: [2] };
-    const report = (ms: number) => ({ ms, layers: [layer, layer] }) as unknown as RunReport;
+    const layer = { recovered: { lost: [1], late: [0, 2] }, computedHere: [3], resent: [2], hedged: [1, 3] };
+    const segments = [{ worker: 0 }, { worker: null }, { worker: 3 }];
+    const report = (ms: number) => ({ ms, layers: [layer, layer], segments }) as unknown as RunReport;
     tally.answered(report(10), 0);
     tally.compare({ y: { maxAbsError: 1, maxRelError: 1e-4 } });
     tally.failed(1, new KofnError('NOT_ENOUGH_WORKERS', 'two of four'));
@@ -92,7 +93,8 @@ describe('figures', () => {
     assert.equal(tally.lost, 2, 'one failed, one never ran');
     assert.equal(tally.wrong, 1);
     assert.deepEqual(tally.recovered, { lost: 4, late: 8 });
-    assert.deepEqual([tally.computedHere, tally.resent], [4, 4]);
+    assert.deepEqual([tally.computedHere, tally.resent, tally.hedged], [4, 4, 8]);
+    assert.deepEqual(tally.segments, { workers: 4, master: 2 });
     assert.equal(tally.maxRelError, 2e-4);
     assert.equal(tally.ms(99), 30);
     assert.equal(

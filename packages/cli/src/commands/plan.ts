@@ -5,7 +5,7 @@ import { KofnError } from '@kofn/core';
 import type { Tensors } from '@kofn/core';
 import { EXIT_OK } from '../exit.js';
 import { openInputs, takenInputs } from '../inputs.js';
-import { nothingPays, planTable, planTotals, planWords } from '../plan-table.js';
+import { nothingPays, planTable, planTotals, planWords, segmentWords } from '../plan-table.js';
 import { codeOptions, workerCount, Workers } from '../session.js';
 import type { SharedArguments } from '../shared-options.js';
 
@@ -36,6 +36,7 @@ function planObject(modelPath: string, made: Plan, count: number | undefined, { 
     speeds: made.speeds,
     totals: planTotals(made),
     layers: made.layers,
+    segments: made.segments,
     suggestion: nothingPays(made, layers) ? '--layers all' : null,
   };
 }
@@ -45,7 +46,7 @@ function planText(made: Plan, count: number | undefined, { layers }: SharedArgum
     count === undefined
       ? [`No workers were given: planned for ${ASSUMED_WORKERS}. With --workers or --local N the figures are measured.`]
       : [];
-  return [planTable(made), ...planWords(made, layers), ...workers, ''].join('\n');
+  return [planTable(made), ...planWords(made, layers), ...segmentWords(made), ...workers, ''].join('\n');
 }
 
 /** Inputs to profile with; undefined for zeros, which only a model with fixed sizes (but the first) can take. */

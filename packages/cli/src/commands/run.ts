@@ -63,6 +63,7 @@ export async function run(modelPath: string, args: RunArguments, signal: AbortSi
     cluster: workers.cluster,
     shardBytesSent: workers.sentBytes,
     compared: args.compare === true,
+    asked: args,
   });
   process.stdout.write(args.json ? `${JSON.stringify(summary)}\n` : `${runTables(summary, lastReport)}\n`);
   return tally.lost > 0 || tally.wrong > 0 || outcomes.some(({ hit }) => !hit) ? EXIT_FAILED : EXIT_OK;
