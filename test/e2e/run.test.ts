@@ -17,14 +17,13 @@ interface Summary {
   hedge: number | 'p95' | null;
   segments: string;
   segmentsAnswered: { workers: number; master: number };
-  plan: { segments: { decision: string }[] };
   maxRelError: number | null;
   p50Ms: number | null;
   p99Ms: number | null;
   codedLayers: { name: string; k: number; r: number; code: string }[];
   kills: { worker: number; request: number; hit: boolean; ms: number | null }[];
   outputs: { name: string; maxAbsError: number; maxRelError: number }[];
-  plan: { speeds: { source: string }; layers: { decision: string }[] };
+  plan: { speeds: { source: string }; layers: { decision: string }[]; segments: { decision: string }[] };
   workers: { state: string }[];
   failures: { request: number; code: string; message: string }[];
 }

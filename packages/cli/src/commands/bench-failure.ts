@@ -28,7 +28,7 @@ export interface Invocation {
   readonly version: string;
 }
 
-/** Returns the exit code: 1 when an answer was wrong. That a strategy loses requests is what is measured. */
+/** Returns the exit code: 1 when an answer was wrong or a cell failed. That a strategy loses requests is what is measured. */
 export async function benchFailure(
   args: BenchFailureArguments,
   invocation: Invocation,
@@ -44,9 +44,9 @@ export async function benchFailure(
   const result = await run(config, args, invocation, signal);
   const files = await writeResult(result, folder);
   process.stdout.write(args.json ? `${JSON.stringify(result)}\n` : `${resultTables(result)}\n`);
-  if (!result.complete) note('It was interrupted: the report has what was measured until then.');
+  if (signal.aborted) note('It was interrupted: the report has what was measured until then.');
   note(`Report: ${Object.values(files).join(', ')}`);
-  return result.cells.some(({ wrong }) => wrong > 0) ? EXIT_FAILED : EXIT_OK;
+  return result.failedCells.length > 0 || result.cells.some(({ wrong }) => wrong > 0) ? EXIT_FAILED : EXIT_OK;
 }
 
 async function run(
@@ -64,6 +64,8 @@ async function run(
     hosts,
     signal,
     ...invocation,
+    // Where no bar is drawn, a line a cell says that it goes on.
+    onCell: name => (process.stderr.isTTY ? undefined : note(`  ${name}`)),
     onProgress: ({ cell, done, total }) => progress.update(done / total, () => ({ cell })),
   });
 }

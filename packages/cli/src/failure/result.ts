@@ -120,6 +120,8 @@ export const runResult = z.object({
   }),
   /** Ratios that the run was made to state, whichever way they fall, each with one sentence why. */
   claims: z.array(z.object({ what: z.string(), estimate: maybe, why: z.string() })),
+  /** Cells that could not be measured, or not to their end, and why. */
+  failedCells: z.array(z.object({ name: z.string(), code: z.string(), message: z.string() })),
   cells: z.array(cellResult),
 });
 

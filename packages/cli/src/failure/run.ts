@@ -32,6 +32,8 @@ export interface RunOptions {
   readonly version: string;
   readonly signal: AbortSignal;
   readonly onProgress: (progress: RunProgress) => void;
+  /** A cell, or its next repeat, begins. */
+  readonly onCell: (name: string) => void;
 }
 
 export interface RunProgress {
@@ -47,7 +49,10 @@ interface Planned {
   readonly repeats: Repeat[];
 }
 
-/** Throws INVALID_ARGUMENT before it starts, later only what is no cell's fault. An abort ends it early, with what there is. */
+/**
+ * Throws INVALID_ARGUMENT before it starts, later only what is no cell's fault: one that fails is said in the result, and the others
+ * go on. An abort ends it early, with what there is.
+ */
 export async function runBenchmark(options: RunOptions): Promise<RunResult> {
   const { config, hosts, signal, onProgress } = options;
   const strategies = await checkCells(config.cells, hosts);
@@ -56,6 +61,7 @@ export async function runBenchmark(options: RunOptions): Promise<RunResult> {
   const start = systemClock.now();
   const total = config.repeats * planned.reduce((sum, { cell }) => sum + cell.requests, 0);
   let done = 0;
+  const failedCells: RunResult['failedCells'] = [];
   const workloads = new Map<string, OpenWorkload>();
   try {
     await using fleet = await openFleet(planned, hosts, signal);
@@ -63,6 +69,7 @@ export async function runBenchmark(options: RunOptions): Promise<RunResult> {
       for (const { cell, strategy, repeats } of round % 2 === 0 ? planned : [...planned].reverse()) {
         signal.throwIfAborted();
         const before = done;
+        options.onCell(cell.name);
         const tell = (requests: number) => onProgress({ cell: cell.name, done: before + requests, total });
         tell(0);
         const workload =
@@ -79,10 +86,11 @@ export async function runBenchmark(options: RunOptions): Promise<RunResult> {
           signal,
           onRequest: tell,
         }).catch((cause: unknown) => {
-          const error = KofnError.from(cause);
-          throw new KofnError(error.code, `cell "${cell.name}": ${error.message}`, { cause });
+          signal.throwIfAborted();
+          const { code, message } = KofnError.from(cause);
+          failedCells.push({ name: cell.name, code, message });
         });
-        if (repeat.requests.length > 0) repeats.push(repeat);
+        if (repeat !== undefined && repeat.requests.length > 0) repeats.push(repeat);
         done += cell.requests;
       }
     }
@@ -110,6 +118,7 @@ export async function runBenchmark(options: RunOptions): Promise<RunResult> {
     complete: cells.length === planned.length && cells.every(({ complete }) => complete),
     environment: await environment(options),
     claims: config.claims.map(claim => stated(claim, cells)),
+    failedCells,
     cells,
   };
 }

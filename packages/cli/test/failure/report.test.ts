@@ -79,9 +79,9 @@ describe('report of a failure benchmark', () => {
       complete: false,
       cells: few.cells.map(cell => ({ ...cell, complete: false, wrong: 1 })),
     };
-    assert.match(resultTables(cut).split('\n')[0]!, /The run was interrupted/);
+    assert.match(resultTables(cut).split('\n')[0]!, /The run is not whole/);
     for (const text of [resultMarkdown(cut), await resultHtml(cut)]) {
-      const at = text.indexOf('The run was interrupted');
+      const at = text.indexOf('The run is not whole');
       assert.ok(at > 0 && at < text.indexOf('p50 ms'));
       assert.match(text, /Wrong answers: /);
       assert.match(text, /cut short/);

@@ -74,6 +74,7 @@ export function drawRun(options: Drawn = {}): RunResult {
       },
       { what: 'p99.9 of cdc-r1 over 2mr', estimate: null, why: 'Coding does the same with fewer machines.' },
     ],
+    failedCells: [],
     cells,
   };
 }

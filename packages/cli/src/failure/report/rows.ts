@@ -171,7 +171,8 @@ export function shortfalls(result: RunResult): string[] {
   return [
     ...(result.complete
       ? []
-      : ['The run was interrupted: cells are missing, or have fewer requests than they were to have.']),
+      : ['The run is not whole: cells are missing, or have fewer requests than they were to have.']),
+    ...result.failedCells.map(({ name, message }) => `Failed: ${name}: ${message}.`),
     ...(cut.length === 0
       ? []
       : [`Cut short: ${cut.map(({ name, requests }) => `${name} (${plural(requests, 'request')})`).join(', ')}.`]),
