@@ -99,8 +99,10 @@ describe('a way of frames', () => {
     );
     send(way, KB);
     send(way, KB);
+    const now = clock.now();
     way.forget(way);
     clock.run();
+    assert.equal(clock.now(), now, 'no timer is left');
     assert.equal(sent.length, 4, 'the first had been sent, the second not');
   });
 

@@ -37,8 +37,10 @@ export class Air {
     this.#run();
   }
 
+  /** For one that has nothing to send any more: no timer waits for it. */
   leave(sender: Sender): void {
     this.#asking.delete(sender);
+    this.#run();
   }
 
   #run(): void {

@@ -73,6 +73,7 @@ export class Way implements Sender {
   /** Forgets what of `owner` was not sent. */
   forget(owner: object): void {
     this.#queue = this.#queue.filter(frame => frame.owner !== owner);
+    if (this.#queue.length === 0) this.#air.leave(this);
   }
 
   get asksAt(): number {
