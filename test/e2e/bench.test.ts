@@ -94,15 +94,12 @@ claims: [{ what: p50, of: kill cdc-1, to: kill uncoded, why: Because. }]`,
     using sandbox = new Sandbox();
     const { config, output } = configOf(
       sandbox,
-      `${SMALL}
-  two: { kind: kill, workers: 2, first: 4, lasts: 8 }
-  bits: { kind: corrupt, rate: 0.1 }
+      `${SMALL.split('\nfaults')[0]}
+faults: { two: { kind: kill, workers: 2, first: 4, lasts: 8 }, bits: { kind: corrupt, rate: 0.1 } }
 cells:
   - { name: two, strategy: [cdc-1, cdc-2], fault: two, workers: 4 }
   - { name: air, strategy: cdc-1, link: wifi, load: { everyMs: 20 } }
-  - { name: bits, strategy: cdc-1, fault: bits }`
-        .replace('faults: {', 'faults:\n ')
-        .replace('lasts: 4 } }', 'lasts: 4 }'),
+  - { name: bits, strategy: cdc-1, fault: bits }`,
     );
     const outcome = await sandbox.run('bench', 'failure', '--config', config, '--output', output, '--json');
     assert.equal(outcome.code, 0, outcome.stderr);

@@ -47,7 +47,12 @@ export class RemoteFleet implements BenchFleet {
   async prepare(workers: number, device: DeviceSetup, seed: number): Promise<void> {
     this.#workers = workers;
     this.#settings = { seed, ...settingsOf(device) };
-    await Promise.all(this.#hosts.map((host, index) => host.set({ ...this.#settings, seed: seed + index })));
+    await Promise.all(
+      this.#hosts.map(async (host, index) => {
+        if (host.isKilled) await host.untilBack();
+        await host.set({ ...this.#settings, seed: seed + index });
+      }),
+    );
   }
 
   async shape(): Promise<void> {
@@ -59,8 +64,7 @@ export class RemoteFleet implements BenchFleet {
       const host = this.#hosts[worker]!;
       switch (kind) {
         case 'kill':
-          await host.count();
-          await host.act(midRequest ? { kind: 'killOnNext' } : { kind: 'kill' });
+          await host.kill(midRequest);
           break;
         case 'pause':
           // It goes on by itself: a process that stands still takes no orders.
@@ -98,7 +102,9 @@ export class RemoteFleet implements BenchFleet {
   }
 
   async usage(): Promise<Usage> {
-    return totalOf(await Promise.all(this.#hosts.slice(0, this.#workers).map(host => host.count())));
+    const hosts = this.#hosts.slice(0, this.#workers);
+    await Promise.all(hosts.filter(({ isKilled }) => !isKilled).map(host => host.count()));
+    return totalOf(hosts.map(({ used }) => used));
   }
 
   traffic(): Promise<null> {
@@ -113,6 +119,7 @@ export class RemoteFleet implements BenchFleet {
 
 /** A machine that is somewhere, at one address. */
 class Host extends Machine {
+  isKilled = false;
   readonly #address: string;
 
   constructor(address: string) {
@@ -130,13 +137,21 @@ class Host extends Machine {
     }
   }
 
+  async kill(onNext: boolean): Promise<void> {
+    await this.count();
+    this.isKilled = true;
+    await this.act({ kind: onNext ? 'killOnNext' : 'kill' });
+  }
+
   /** Resolves when a worker answers there again. Throws DEADLINE_EXCEEDED. */
   async untilBack(): Promise<void> {
     const what = `return of worker ${this.#address}, which something there has to start again (systemd: Restart=always)`;
     using scope = openScope(systemClock, { deadlineMs: RETURN_MS, what });
     for (;;) {
       try {
-        return await this.open();
+        await this.open();
+        this.isKilled = false;
+        return;
       } catch {
         await sleep(systemClock, RETRY_MS, scope.signal);
       }

@@ -128,7 +128,8 @@ class Measurement {
       this.#start = systemClock.now();
       await (cell.load.kind === 'closed' ? this.#closedLoop() : this.#openLoop(cell.load.everyMs));
       const cpu = process.cpuUsage(before.cpu);
-      for (const event of [...this.#active]) await this.#undo(event);
+      // Who was killed for good is started again for the next cell.
+      for (const event of this.#active) if (event.kind !== 'kill') await fleet.end(event);
       const [usage, traffic] = [await fleet.usage(), await fleet.traffic()];
       this.#usage = {
         cpuMs: usage.cpuMs - before.usage.cpuMs + (cpu.user + cpu.system) / 1000,
