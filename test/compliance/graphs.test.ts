@@ -26,10 +26,11 @@ describe('random graphs with branches, shared weights, If and Loop', () => {
   it('give the uncoded result with one and two losses', async () => {
     const [seen, coded] = [new Set<string>(), new Set<string>()];
     await fc.assert(
-      fc.asyncProperty(randomGraph, fc.integer({ min: 0, max: 1 }), async ({ spec, feeds }, replicated) => {
+      fc.asyncProperty(randomGraph, fc.nat(5), async ({ spec, feeds }, replicated) => {
         const files = makeModel(spec);
         const whole = await runWhole(engine, files, feeds);
         for (const [index, lossy] of clusters.entries()) {
+          // Of every third graph in one of the clusters: more workers open more sessions, which takes longer than all else.
           const segments = index === replicated ? 'replicated' : 'local';
           const { outputs, layers } = await runLossy(lossy, files, feeds, { segments });
           assert.deepEqual(Object.keys(outputs).sort(), Object.keys(whole).sort());
