@@ -96,7 +96,7 @@ export class LocalFleet implements BenchFleet {
   }
 
   async begin(event: FaultEvent): Promise<void> {
-    for (const worker of event.workers) await this.#begin(event, worker, this.#slots[worker]!);
+    await Promise.all(event.workers.map(worker => this.#begin(event, worker, this.#slots[worker]!)));
   }
 
   async settle(event: FaultEvent): Promise<boolean | null> {
@@ -114,15 +114,8 @@ export class LocalFleet implements BenchFleet {
     return hit;
   }
 
-  async end({ kind, workers }: FaultEvent): Promise<void> {
-    for (const worker of workers) {
-      const slot = this.#slots[worker]!;
-      if (kind === 'kill') await this.#revive(slot);
-      else if (kind === 'restart') await this.#restarts.get(worker);
-      else if (kind === 'pause') slot.workers.resume(0);
-      else if (kind === 'slow') await slot.prepare(this.#device, this.#seed + worker);
-      else if (kind === 'partition' || kind === 'corrupt') await this.#links.set(worker, { kind: 'forward' });
-    }
+  async end(event: FaultEvent): Promise<void> {
+    await Promise.all(event.workers.map(worker => this.#end(event.kind, worker, this.#slots[worker]!)));
   }
 
   async usage(): Promise<Usage> {
@@ -174,6 +167,14 @@ export class LocalFleet implements BenchFleet {
       case 'corrupt':
         return this.#links.set(worker, { kind: 'corrupt', seed: event.seed, inPayload: true, direction: 'back' });
     }
+  }
+
+  async #end(kind: FaultEvent['kind'], worker: number, slot: Slot): Promise<void> {
+    if (kind === 'kill') await this.#revive(slot);
+    else if (kind === 'restart') await this.#restarts.get(worker);
+    else if (kind === 'pause') slot.workers.resume(0);
+    else if (kind === 'slow') await slot.prepare(this.#device, this.#seed + worker);
+    else if (kind === 'partition' || kind === 'corrupt') await this.#links.set(worker, { kind: 'forward' });
   }
 
   async #revive(slot: Slot): Promise<void> {
