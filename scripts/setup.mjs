@@ -41,7 +41,7 @@ function build() {
   run(process.execPath, args);
   // Files that packages read at run time and that live at the root of the repository.
   copy(at('protos'), at('packages', 'wire', 'protos'));
-  copy(at('bench', 'failure'), at('packages', 'cli', 'configs'), file => !/\.ts$/.test(file));
+  copy(at('bench', 'failure'), at('packages', 'cli', 'configs'), file => /(failure|\.yaml)$/.test(file));
   copy(at('models'), at('packages', 'cli', 'models'), file => !/(\.py|check-fashion-cnn\.mjs)$/.test(file));
 }
 

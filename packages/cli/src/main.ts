@@ -70,7 +70,7 @@ async function createProgram(args: readonly string[], running: Running): Promise
   addBench(program, running, args);
   return program.addHelpText(
     'after',
-    `${examples('kofn demo', 'kofn plan model.onnx')}\nEach command has its own --help.`,
+    `${examples('kofn demo', 'kofn plan model.onnx', 'kofn bench failure --config quick')}\nEach command has its own --help.`,
   );
 }
 
@@ -183,6 +183,14 @@ function addBench(program: Command, running: Running, args: readonly string[]): 
         const { benchFailure } = await import('./commands/bench-failure.js');
         return benchFailure(options, { command: `kofn ${args.join(' ')}`, version: version() }, signal);
       }),
+    );
+  bench
+    .command('schema')
+    .description('Every field of a config, or of a result, with what it means: JSON Schema.')
+    .argument('<of>', 'config or result', oneOf('schema', ['config', 'result'] as const))
+    .addHelpText('after', examples('kofn bench schema config', 'kofn bench schema result'))
+    .action((of: 'config' | 'result') =>
+      running(async () => (await import('./commands/bench-schema.js')).benchSchema(of)),
     );
   const compare = bench
     .command('compare <before> <after>')

@@ -48,7 +48,9 @@ export const faultFields = z
     lasts: z
       .union([whole(1, 1e7), z.literal('forever')])
       .optional()
-      .describe('requests until it is undone: default half of `every`, or forever when it comes once'),
+      .describe(
+        'requests until it is undone: default half of `every`, or forever when it comes once (restart: a quarter of the requests)',
+      ),
     rate: rate
       .optional()
       .describe('stalls, loss, corrupt: probability for each request and worker, in place of first, every, times'),

@@ -39,7 +39,9 @@ export function planFaults(fault: Fault, context: FaultContext): FaultEvent[] {
 function timed(fault: Fault, { requests, workers }: FaultContext, rng: Rng): FaultEvent[] {
   const { first = Math.floor(requests / 4), every = requests, times } = fault;
   const ofMessages = OF_MESSAGES.includes(fault.kind);
-  const halfWay = times === 1 ? Infinity : Math.max(1, Math.floor(every / 2));
+  // A worker that was restarted is back by itself; that it is used again is waited for after a quarter of the requests.
+  const once = fault.kind === 'restart' ? Math.ceil(requests / 4) : Infinity;
+  const halfWay = times === 1 ? once : Math.max(1, Math.floor(every / 2));
   const lasts = ofMessages ? 1 : fault.lasts === 'forever' ? Infinity : (fault.lasts ?? halfWay);
   const events: FaultEvent[] = [];
   for (let request = first; request < requests && events.length < times; request += every) {
