@@ -120,29 +120,29 @@ class Measurement {
     this.#plan = planFaults(cell.fault.value, { requests: cell.requests, workers: strategy.n, seed });
   }
 
+  /** Throws what is no request's fault; an abort ends it, and what was measured until then stays. */
   async run(): Promise<void> {
     const { cell, fleet, signal, workload } = this.#context;
-    try {
-      for (let i = 0; i < cell.warmUp; i++) await this.#ask(workload.inputs(i)).catch(() => throwIfAborted(signal));
-      const before = { usage: await fleet.usage(), traffic: await fleet.traffic(), cpu: process.cpuUsage() };
-      this.#start = systemClock.now();
-      await (cell.load.kind === 'closed' ? this.#closedLoop() : this.#openLoop(cell.load.everyMs));
-      const cpu = process.cpuUsage(before.cpu);
-      // Who was killed for good is started again for the next cell.
-      for (const event of this.#active) if (event.kind !== 'kill') await fleet.end(event);
-      const [usage, traffic] = [await fleet.usage(), await fleet.traffic()];
-      this.#usage = {
-        cpuMs: usage.cpuMs - before.usage.cpuMs + (cpu.user + cpu.system) / 1000,
-        busyMs: usage.busyMs - before.usage.busyMs,
-      };
-      this.#traffic =
-        traffic === null || before.traffic === null
-          ? this.#tensorBytes
-          : { sent: traffic.sent - before.traffic.sent, received: traffic.received - before.traffic.received };
-      this.#isComplete = true;
-    } catch (error) {
+    const untilAbort = (error: unknown) => {
       if (!signal.aborted) throw error;
-    }
+    };
+    for (let i = 0; i < cell.warmUp; i++) await this.#ask(workload.inputs(i)).catch(() => throwIfAborted(signal));
+    const before = { usage: await fleet.usage(), traffic: await fleet.traffic(), cpu: process.cpuUsage() };
+    this.#start = systemClock.now();
+    const requests = cell.load.kind === 'closed' ? this.#closedLoop() : this.#openLoop(cell.load.everyMs);
+    await requests.then(() => (this.#isComplete = true), untilAbort);
+    const cpu = process.cpuUsage(before.cpu);
+    // Who was killed for good is started again for the next cell.
+    for (const event of this.#active) if (event.kind !== 'kill') await fleet.end(event);
+    const [usage, traffic] = [await fleet.usage(), await fleet.traffic()];
+    this.#usage = {
+      cpuMs: usage.cpuMs - before.usage.cpuMs + (cpu.user + cpu.system) / 1000,
+      busyMs: usage.busyMs - before.usage.busyMs,
+    };
+    this.#traffic =
+      traffic === null || before.traffic === null
+        ? this.#tensorBytes
+        : { sent: traffic.sent - before.traffic.sent, received: traffic.received - before.traffic.received };
   }
 
   repeat(): Repeat {
@@ -174,15 +174,22 @@ class Measurement {
     const { cell, signal } = this.#context;
     const underWay: Promise<void>[] = [];
     let shiftMs = 0;
-    for (let request = 0; request < cell.requests; request++) {
-      const dueAt = () => this.#start + request * everyMs + shiftMs;
-      await sleep(systemClock, Math.max(0, dueAt() - systemClock.now()), signal);
-      if (this.#isDisturbedAt(request)) {
-        const since = systemClock.now();
-        const begun = await this.#disturb(request);
-        shiftMs += systemClock.now() - since;
-        underWay.push(this.#measure(request, dueAt()).then(() => this.#settle(begun)));
-      } else underWay.push(this.#measure(request, dueAt()));
+    try {
+      for (let request = 0; request < cell.requests; request++) {
+        const dueAt = () => this.#start + request * everyMs + shiftMs;
+        await sleep(systemClock, Math.max(0, dueAt() - systemClock.now()), signal);
+        let begun: readonly FaultEvent[] = [];
+        if (this.#isDisturbedAt(request)) {
+          const since = systemClock.now();
+          begun = await this.#disturb(request);
+          shiftMs += systemClock.now() - since;
+        }
+        const answered = this.#measure(request, dueAt()).then(() => this.#settle(begun));
+        answered.catch(() => undefined); // thrown below
+        underWay.push(answered);
+      }
+    } finally {
+      await Promise.allSettled(underWay);
     }
     await Promise.all(underWay);
   }
