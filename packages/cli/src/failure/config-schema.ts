@@ -79,7 +79,10 @@ export const faultFields = z
 export const linkFields = z.strictObject({
   delayMs: ms.optional().describe('each way, every frame'),
   jitter: z
-    .strictObject({ mu: z.number().min(-20).max(20), sigma: z.number().min(0).max(10) })
+    .strictObject({
+      mu: z.number().min(-20).max(20).describe('mean of its logarithm'),
+      sigma: z.number().min(0).max(10).describe('standard deviation of its logarithm'),
+    })
     .optional()
     .describe('lognormal, in ms, added to the delay of each frame'),
   megabitsPerSecond: z.number().gt(0).max(1e5).optional().describe('a line of its own for each worker, each way'),
@@ -90,11 +93,16 @@ export const linkFields = z.strictObject({
     .optional()
     .describe('one token bucket for all workers and both directions: air'),
   stalls: z
-    .strictObject({ rate, minMs: ms, maxMs: ms, burst: rate })
+    .strictObject({
+      rate: rate.describe('probability of a frame'),
+      minMs: ms.describe('shortest'),
+      maxMs: ms.describe('longest, drawn evenly'),
+      burst: rate.describe('probability of the next frame of that station, the same way'),
+    })
     .optional()
     .describe('a frame stalls with probability `rate`; the next one of that station with probability `burst`'),
   loss: z
-    .strictObject({ rate: rate, rtoMs: ms })
+    .strictObject({ rate: rate.describe('probability of a frame'), rtoMs: ms.describe('the timeout') })
     .optional()
     .describe('a lost frame comes after a timeout, doubled for each further loss'),
   trace: z
@@ -117,7 +125,7 @@ export const workloadFields = z
     conv: z
       .strictObject({
         channels: z.tuple([whole(1, 8192), whole(1, 8192)]).describe('out, in'),
-        kernel: whole(1, 31),
+        kernel: whole(1, 31).describe('height and width of the filter'),
         size: whole(1, 2048).describe('height and width of the input'),
       })
       .optional()
@@ -164,7 +172,7 @@ const device = z.union([
 const load = z.union([
   z.literal('closed').transform(() => ({ kind: 'closed' as const })),
   z
-    .strictObject({ everyMs: z.number().gt(0).max(3_600_000) })
+    .strictObject({ everyMs: z.number().gt(0).max(3_600_000).describe('between the times that two requests are due') })
     .transform(({ everyMs }) => ({ kind: 'open' as const, everyMs })),
 ]);
 
@@ -177,26 +185,30 @@ const cellFields = {
   strategy: oneOrMore(strategy).describe(
     'uncoded: k = n, a loss loses requests. failover: uncoded; a loss is detected, the model reloaded on who is left, the request ' +
       'tried again. 2mr: each block on two workers. hedged: uncoded, and what is late after the p95 is asked of a second holder. ' +
-      'cdc-R: R parity blocks. cdc-R-2mr: that for linear layers, and everything else on two workers each',
+      'cdc-R: R parity blocks. cdc-R-2mr: that for linear layers, and everything else on two workers each (default uncoded)',
   ),
-  fault: oneOrMore(label).describe('names of `faults`, or one that is built in'),
-  link: oneOrMore(label).describe('names of `links`, or loopback, wired, wifi'),
-  workload: oneOrMore(label).describe('names of `workloads`, or fc-2000, fashion-cnn, alexnet, vgg16'),
+  fault: oneOrMore(label).describe('names of `faults`, or of one that is built in (default none)'),
+  link: oneOrMore(label).describe('names of `links`, or loopback, wired, wifi (default loopback)'),
+  workload: oneOrMore(label).describe(
+    'names of `workloads`, or fc-2000, fashion-cnn, alexnet, vgg16 (default fc-2000)',
+  ),
   equal: oneOrMore(z.enum(['workers', 'compute'])).describe(
     'workers: every strategy has so many workers. compute: every strategy keeps `workers` data blocks on as many machines as it needs, ' +
-      'and those are slower, so that all together compute as fast',
+      'and those are slower, so that all together compute as fast (default workers)',
   ),
-  workers: oneOrMore(whole(1, 64)).describe('machines; see `equal`'),
-  requests: whole(1, 1e6).describe('measured requests of each repeat'),
-  warmUp: whole(0, 1e5).describe('requests before them, not counted'),
+  workers: oneOrMore(whole(1, 64)).describe('machines; see `equal` (default 5)'),
+  requests: whole(1, 1e6).describe('measured requests of each repeat (default 100)'),
+  warmUp: whole(0, 1e5).describe('requests before them, not counted (default 10)'),
   load: load.describe(
-    'closed: one after the other. {everyMs}: open, one each so many ms whatever the answers do; latency counts from when it was due',
+    'closed: one after the other. {everyMs}: open, one each so many ms whatever the answers do; latency counts from when it was due (default closed)',
   ),
-  deadlineMs: z.number().min(1).max(3_600_000).describe('a request without an answer by then is lost'),
-  device: device.describe('native: as fast as this machine is; or stated'),
+  deadlineMs: z.number().min(1).max(3_600_000).describe('a request without an answer by then is lost (default 10000)'),
+  device: device.describe('native: as fast as this machine is (default); or stated'),
   arrivals: z
     .boolean()
-    .describe('keep when each reply came, over all layers (of uncoded cells: all; of others: up to the k-th)'),
+    .describe(
+      'keep when each reply came, over all layers (of uncoded cells: all; of others: up to the k-th; default false)',
+    ),
   failover: z
     .strictObject({
       detectMs: z
@@ -211,15 +223,17 @@ const cellFields = {
 };
 
 const claim = z.strictObject({
-  what: z.enum(['p50', 'p90', 'p99', 'p999', 'tailGap', 'busy']),
+  what: z
+    .enum(['p50', 'p90', 'p99', 'p999', 'tailGap', 'busy'])
+    .describe('of which figure; tailGap: p99.9 less the median'),
   of: label.describe('name of a cell'),
   to: label.describe('name of the cell that it is set against'),
   why: z.string().min(1).max(500).describe('one sentence, stated with the ratio whichever way it falls'),
 });
 
 export const configSchema = z.strictObject({
-  name: label,
-  description: z.string().max(2000).default(''),
+  name: label.describe('of the run: its report is in kofn-bench/NAME'),
+  description: z.string().max(2000).default('').describe('stands at the head of the report'),
   seed: whole(0, 2 ** 32 - 1)
     .default(1)
     .describe('of faults, links, weights and inputs'),
@@ -228,9 +242,12 @@ export const configSchema = z.strictObject({
     .describe(
       'deployments of each cell, in turn with the others; intervals of one repeat do not hold what differs between runs',
     ),
-  links: z.record(label, linkFields).default({}),
-  faults: z.record(label, faultFields).default({}),
-  workloads: z.record(label, workloadFields).default({}),
+  links: z.record(label, linkFields).default({}).describe('own links; they may have the name of a built-in one'),
+  faults: z.record(label, faultFields).default({}).describe('own faults, likewise'),
+  workloads: z
+    .record(label, workloadFields)
+    .default({})
+    .describe('own workloads, likewise; each one of fc, conv, network, onnx'),
   defaults: z.strictObject(partial(cellFields)).default({}).describe('for cells that do not say'),
   cells: z
     .array(z.strictObject({ name: label.optional().describe('default: made of what it has'), ...partial(cellFields) }))
