@@ -1,7 +1,7 @@
 /** The packages as npm would publish them, installed in a fresh folder: nothing that they need is missing from them. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, it } from 'mocha';
 import { ended, json, ROOT, Sandbox, type Ended } from './command.js';
@@ -45,6 +45,19 @@ describe('the packed packages', () => {
     assert.equal(demo.code, 0, demo.stderr);
     const { lost, wrong, kill } = json<{ lost: number; wrong: number; kill: { hit: boolean } }>(demo);
     assert.deepEqual([lost, wrong, kill.hit], [0, 0, true]);
+
+    // Configs, the networks that they name, and what draws the report come with the package.
+    const cell = ['--config', 'full', '--cells', 'alexnet', '--requests', '1', '--list', '--json'];
+    const bench = await npm(
+      sandbox,
+      sandbox.files,
+      ...['exec', '--offline', '--', 'kofn', 'bench', 'failure', ...cell],
+    );
+    assert.equal(bench.code, 0, bench.stderr);
+    assert.equal(json<{ cells: unknown[] }>(bench).cells.length, 2);
+    for (const file of ['models/generate.mjs', 'models/networks.mjs', 'dist/src/failure/report/html.js']) {
+      assert.ok(existsSync(path.join(sandbox.files, 'node_modules', 'kofn', file)), file);
+    }
 
     const script = path.join(sandbox.files, 'layer.js');
     writeFileSync(
