@@ -1,0 +1,84 @@
+// What CI runs: lint, formatting and every test. In two lanes side by side, for the gate has two cores and most tests keep one busy:
+// what only computes, on virtual time where it has any, with lint; and what starts processes and waits for them. What the second says
+// is shown as it comes, what the first says when it has ended. Options are mocha's (`npm run verify -- --forbid-pending`). The last
+// line, `N passed, N failed[, N skipped]` over both lanes, is what CI reads. Exit code 1 when anything failed.
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const folder = mkdtempSync(path.join(tmpdir(), 'kofn-verify-'));
+const children = new Set();
+
+/** Each lane leaves out what is the other's; a test that is in neither list runs in both. */
+const COMPUTING = ['test/dist/{sim,compliance}/**', 'packages/{core,graph,encoder,engine,wire}/dist/test/**'];
+const WAITING = [
+  'test/dist/{cluster,chaos,e2e}/**',
+  'test/dist/*.test.js',
+  'packages/{worker,master,cli}/dist/test/**',
+];
+
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, () => {
+    for (const child of children) child.kill(signal);
+    process.exit(1);
+  });
+}
+
+const lanes = await Promise.all([
+  lane('computing', { shows: false }, [[bin('eslint'), '.'], [bin('prettier'), '--check', '.'], mocha(WAITING)]),
+  lane('waiting', { shows: true }, [mocha(COMPUTING)]),
+]);
+const stats = ['computing', 'waiting'].map(statsOf);
+const sum = name => stats.reduce((total, each) => total + each[name], 0);
+const skipped = sum('pending') > 0 ? `, ${sum('pending')} skipped` : '';
+console.log(`\n${sum('passes')} passed, ${sum('failures')} failed${skipped}`);
+process.exitCode = lanes.every(Boolean) ? 0 : 1;
+
+/** Runs `commands` one after the other, all of them; whether all succeeded. */
+async function lane(name, { shows }, commands) {
+  let isGood = true;
+  let kept = '';
+  for (const command of commands) {
+    const stdio = shows ? 'inherit' : ['ignore', 'pipe', 'pipe'];
+    const env = { ...process.env, KOFN_TEST_STATS: statsFile(name) };
+    const child = spawn(process.execPath, command, { cwd: root, stdio, env });
+    children.add(child);
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', text => (kept += text));
+    }
+    const code = await new Promise(resolve => child.once('close', resolve));
+    children.delete(child);
+    if (code !== 0) {
+      isGood = false;
+      kept += `\n${path.basename(command[0])} failed (${code})\n`;
+    }
+  }
+  process.stdout.write(kept);
+  return isGood;
+}
+
+function mocha(ignored) {
+  return [bin('mocha'), ...ignored.flatMap(pattern => ['--ignore', pattern]), ...process.argv.slice(2)];
+}
+
+function bin(name) {
+  const { bin: bins } = JSON.parse(readFileSync(path.join(root, 'node_modules', name, 'package.json'), 'utf8'));
+  return path.join(root, 'node_modules', name, typeof bins === 'string' ? bins : bins[name]);
+}
+
+function statsFile(name) {
+  return path.join(folder, `${name}.json`);
+}
+
+/** What scripts/reporter.cjs counted; a lane whose tests never ran has failed by its exit code. */
+function statsOf(name) {
+  try {
+    return JSON.parse(readFileSync(statsFile(name), 'utf8'));
+  } catch {
+    return { passes: 0, failures: 0, pending: 0 };
+  }
+}
