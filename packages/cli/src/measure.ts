@@ -1,10 +1,17 @@
 // What this repository's benchmarks and fault tests use beside the public API, as `kofn/measure`: nothing here is promised to stay.
 export { compareOutputs, WRONG_ABOVE, type OutputError } from './compare.js';
 export { loadDemoData, type DemoData } from './demo-data.js';
+export { readConfig } from './failure/config.js';
 export { FaultControl } from './failure/fault-control.js';
 export { Links } from './failure/links/links.js';
 export type { LinkMode } from './failure/links/mode.js';
 export { Link } from './failure/links/proxy.js';
+export { GREY, INK, PALE, seriesScales, toSvg, type TopLevelSpec } from './failure/report/theme.js';
+export { writeWhole } from './failure/report/write.js';
+export { runResult, type CellResult, type Estimate, type RunResult } from './failure/result.js';
+export { runBenchmark } from './failure/run.js';
+export { answeredOf, ratioOf } from './failure/statistics.js';
+export { Interrupt } from './interrupt.js';
 export { isStopped, KillPlan, signalProcess, type KillOutcome } from './kill-plan.js';
 export { HEAP, MALLOC } from './local-workers.js';
 export { note, openProgress } from './progress.js';

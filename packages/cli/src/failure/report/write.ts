@@ -89,11 +89,12 @@ async function textOf(file: string): Promise<string> {
   }
 }
 
-async function writeWhole(file: string, text: string): Promise<void> {
+/** Writes a file in the place of an earlier one, whole or not at all. Throws STORAGE. */
+export async function writeWhole(file: string, content: string | Uint8Array): Promise<void> {
   const beside = `${file}.${process.pid}.tmp`;
   try {
     // On the disk before it takes the place of an earlier one, or a crash could leave neither.
-    await writeFile(beside, text, { flush: true });
+    await writeFile(beside, content, { flush: true });
     await rename(beside, file);
   } catch (cause) {
     await rm(beside, { force: true }).catch(() => undefined);
