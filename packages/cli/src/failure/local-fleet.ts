@@ -31,6 +31,9 @@ export interface LocalFleetOptions {
 /** Requests that wait in a worker: more than any cell has under way. */
 const MAX_QUEUE = 65_536;
 
+/** Workers that start at once: each has a time to do so, which many at once would use up on few cores that are busy with other things. */
+const STARTING = 8;
+
 export class LocalFleet implements BenchFleet {
   readonly hosts = [];
   readonly #folder: string;
@@ -51,8 +54,11 @@ export class LocalFleet implements BenchFleet {
       (_, index) => new Slot(index, path.join(folder, `${index}`), namespaces),
     );
     try {
-      const starts = await Promise.allSettled(slots.map(slot => slot.start(signal)));
-      for (const start of starts) if (start.status === 'rejected') throw KofnError.from(start.reason);
+      for (let first = 0; first < count; first += STARTING) {
+        const group = slots.slice(first, first + STARTING);
+        const starts = await Promise.allSettled(group.map(slot => slot.start(signal)));
+        for (const start of starts) if (start.status === 'rejected') throw KofnError.from(start.reason);
+      }
       const links = await Links.open(slots.map(({ address }) => address));
       return new LocalFleet(folder, slots, links, namespaces);
     } catch (error) {
