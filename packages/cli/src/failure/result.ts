@@ -50,7 +50,7 @@ export const cellResult = z.object({
   fault: z.string(),
   link: z.string(),
   workload: z.string(),
-  /** The device of a worker: "native", or what is stated. */
+  /** The device of a worker: "native", or what is stated, before `what` slows it for equal compute. */
   device: z.string(),
   /** What is equal between the strategies of this comparison: the number of workers, or the compute of all workers together. */
   equal: z.enum(['workers', 'compute']),

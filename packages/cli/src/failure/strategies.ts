@@ -23,16 +23,11 @@ export interface Strategy {
 /** Throws INVALID_ARGUMENT: too few workers for it. */
 export function strategyOf({ name, strategy, equal, workers }: Pick<Cell, 'name' | 'strategy' | 'equal' | 'workers'>) {
   const isCompute = equal === 'compute';
-  const made = (n: number, k: number, what: string, options: Strategy['options'], isFailover = false): Strategy => ({
-    name: strategy,
-    what,
-    n,
-    k,
-    r: n - k,
-    speed: workers / (isCompute ? n : workers),
-    options,
-    isFailover,
-  });
+  const made = (n: number, k: number, what: string, options: Strategy['options'], isFailover = false): Strategy => {
+    const speed = isCompute ? workers / n : 1;
+    const slower = speed === 1 ? '' : `, on machines of ${speed.toFixed(2)} times the speed`;
+    return { name: strategy, what: `${what}${slower}`, n, k, r: n - k, speed, options, isFailover };
+  };
   const need = (least: number) => {
     if (workers >= least) return;
     throw new KofnError(

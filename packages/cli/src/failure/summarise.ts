@@ -43,7 +43,7 @@ export function summarise({ cell, strategy, repeats, planned, seed, hosts }: Cel
     fault: cell.fault.name,
     link: hosts.length > 0 ? 'network' : cell.link.name,
     workload: cell.workload.name,
-    device: deviceName(cell, strategy.speed),
+    device: deviceName(cell),
     equal: cell.equal,
     workers: strategy.n,
     k: strategy.k,
