@@ -7,7 +7,8 @@
  * 95 % interval is widened, on the log scale, by as much as a normal distribution's would be.
  *
  * The least change is 2 %. Where either side has a single repeat it is 10 %: how runs differ (other processes, the state of the machine)
- * is then in no interval. Figures without samples (busy time, bytes) have no interval at all: they have changed from 10 % and 2 % on.
+ * is then in no interval. Figures without samples have no interval at all: busy time has changed from 50 % on, for two runs of one
+ * config differed by up to a third, and bytes from 10 % on.
  *
  * Lost requests are compared by Fisher's exact test, at the same level. A wrong answer is never noise.
  */
@@ -17,8 +18,9 @@ import { answeredOf, PERCENTILE_NAMES, ratios, type PercentileName } from './sta
 
 export const LEVEL = 0.05;
 export const LEAST_CHANGE = 0.02;
-/** Also of busy time: processor time is as noisy as that. */
+/** Of a single repeat, and of bytes. */
 export const LEAST_CHANGE_OF_ONE = 0.1;
+const LEAST_CHANGE_OF_BUSY = 0.5;
 
 export type Figure = PercentileName | 'busy' | 'bytes' | 'lost' | 'wrong';
 export type Verdict = 'worse' | 'better' | 'same' | 'not compared';
@@ -102,8 +104,8 @@ function figuresOf(pair: Pair, level: number): Change[] {
   });
   return [
     ...percentiles,
-    plain('busy', before.busyMsPerRequest, after.busyMsPerRequest, LEAST_CHANGE_OF_ONE),
-    plain('bytes', bytesOf(before), bytesOf(after), LEAST_CHANGE),
+    plain('busy', before.busyMsPerRequest, after.busyMsPerRequest, LEAST_CHANGE_OF_BUSY),
+    plain('bytes', bytesOf(before), bytesOf(after), LEAST_CHANGE_OF_ONE),
     lostOf(pair, level),
     wrongOf(pair),
   ];

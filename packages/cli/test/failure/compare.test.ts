@@ -60,9 +60,9 @@ describe('kofn bench compare', () => {
     assert.deepEqual(verdicts({ wrong: 1 }, 'wrong'), ['worse', 'better']);
     assert.deepEqual(verdicts({ lost: 1 }, 'lost'), ['same', 'same']);
     assert.deepEqual(verdicts({ lost: 20 }, 'lost'), ['worse', 'better']);
-    assert.deepEqual(verdicts({ busyMsPerRequest: 170 }, 'busy'), ['same', 'same']);
-    assert.deepEqual(verdicts({ busyMsPerRequest: 190 }, 'busy'), ['worse', 'better']);
-    assert.deepEqual(verdicts({ bytesPerRequest: { sent: 64_000, received: 40_100 } }, 'bytes'), ['worse', 'better']);
+    assert.deepEqual(verdicts({ busyMsPerRequest: 190 }, 'busy'), ['same', 'same']);
+    assert.deepEqual(verdicts({ busyMsPerRequest: 290 }, 'busy'), ['worse', 'better']);
+    assert.deepEqual(verdicts({ bytesPerRequest: { sent: 74_000, received: 46_100 } }, 'bytes'), ['worse', 'better']);
   });
 
   it('says what only one has, and what makes it unfair', () => {
