@@ -157,7 +157,10 @@ function addBench(program: Command, running: Running, args: readonly string[]): 
     .description(
       'Ways of splitting a model over machines, under faults: latency, losses, bytes and compute, at equal cost.',
     )
-    .requiredOption('--config <file>', 'what to measure: a YAML file, or one that comes with kofn: quick, full, kill, tail')
+    .requiredOption(
+      '--config <file>',
+      'what to measure: a YAML file, or one that comes with kofn: quick, full, kill, tail',
+    )
     .option('--output <dir>', 'where result.json, report.html and report.md go (default: kofn-bench/NAME)')
     .option(
       '--workers <addresses>',
