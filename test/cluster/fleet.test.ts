@@ -133,8 +133,8 @@ describe('a fleet', () => {
     assert.deepEqual((await exact(layer)).erasures, []);
   });
 
-  it('says of a worker that came back without its disk that the shard is not found', async () => {
-    await using bench = await Bench.open({ silenceMs: 800 });
+  it('says of a worker that came back without its disk, and is not to be healed, that the shard is not found', async () => {
+    await using bench = await Bench.open({ silenceMs: 800, healAfterMs: Infinity });
     const { layer, workers } = bench;
     const { port } = workers[1]!;
     await workers[1]!.close();

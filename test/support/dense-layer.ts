@@ -25,8 +25,10 @@ const expected = Float64Array.from({ length: UNITS }, (_, unit) =>
   x[0]!.reduce((sum, value, i) => sum + value * weights.data[unit * FAN_IN + i]!, 0),
 );
 
-export interface LayerSetup extends Pick<ConnectOptions, 'maxInFlight'> {
+export interface LayerSetup extends Pick<ConnectOptions, 'maxInFlight' | 'healAfterMs'> {
   readonly workers?: number;
+  /** Those that hold the layer; all by default. */
+  readonly holders?: readonly number[];
   readonly parity?: number;
   readonly code?: CodeName;
   readonly onLoss?: OnLoss;
@@ -36,12 +38,15 @@ export interface LayerSetup extends Pick<ConnectOptions, 'maxInFlight'> {
 }
 
 export async function withLayer(
-  { workers: count = 5, hooks = {}, maxInFlight = 64, ...options }: LayerSetup,
+  { workers: count = 5, hooks = {}, maxInFlight = 64, healAfterMs = 10_000, holders, ...options }: LayerSetup,
   work: (layer: CodedLayer, workers: LocalWorkers, cluster: Cluster) => Promise<void>,
 ): Promise<void> {
   await using workers = await startLocalWorkers(count);
-  await using cluster = await connect({ workers: workers.addresses, hooks, maxInFlight });
-  await using layer = await codedLayer({ type: 'dense', weights }, { cluster, ...options });
+  await using cluster = await connect({ workers: workers.addresses, hooks, maxInFlight, healAfterMs });
+  await using layer = await codedLayer(
+    { type: 'dense', weights },
+    { cluster, ...options, ...(holders && { workers: holders }) },
+  );
   await work(layer, workers, cluster);
 }
 

@@ -4,7 +4,8 @@ import { KofnError, seededRng, type Clock, type Rng, type Timer } from '@kofn/co
 import { createEngine, type Engine } from '@kofn/engine';
 import { connectChannel } from '@kofn/wire';
 import { Connection, type OpenChannel } from './connection.js';
-import { snapshot, type Fleet } from './fleet.js';
+import { Events, type ClusterEvent } from './events.js';
+import { snapshot, type Fleet, type WorkerState } from './fleet.js';
 import { resolveConnectOptions, type ConnectOptions, type DispatchHooks } from './options.js';
 
 /** Leases are 24 hours: a day's worth of failed renewals may pass. */
@@ -14,10 +15,8 @@ const RENEW_MS = 60 * 60_000;
 export interface Standing {
   /** The owner's name for it. */
   readonly name: string;
-  /** The workers that hold shards of it. */
-  readonly holders: readonly Connection[];
-  /** Claims its shards on `at` (all of its workers by default) for another lease. */
-  renew(at?: readonly Connection[]): Promise<void>;
+  /** Claims its shards for another lease. */
+  renew(): Promise<void>;
   /** Frees what the master holds of it; its claims stay. */
   release(): Promise<void>;
 }
@@ -34,8 +33,13 @@ export class Cluster implements AsyncDisposable {
   readonly #maxInFlight: number;
   #inFlight = 0;
   readonly #models = new Set<Standing>();
-  readonly #modelsAt = new Map<Connection, Set<Standing>>();
+  readonly #events: Events;
+  /** As the last change was told. */
+  readonly #states = new Map<Connection, WorkerState>();
+  readonly #lost = new Set<Connection>();
   readonly #listeners = new Set<(fleet: Fleet) => void>();
+  /** A worker that has been lost for so long has its shards put to others. */
+  readonly healAfterMs: number;
   /** Made when it is asked for: workers change more often than anybody looks. */
   #fleet: Fleet | undefined;
   #renewal: Timer;
@@ -50,6 +54,7 @@ export class Cluster implements AsyncDisposable {
     engine: Engine;
     engineThreads: number;
     maxInFlight: number;
+    healAfterMs: number;
     connections: readonly Connection[];
   }) {
     this.id = parts.id;
@@ -58,7 +63,9 @@ export class Cluster implements AsyncDisposable {
     this.engine = parts.engine;
     this.engineThreads = parts.engineThreads;
     this.#maxInFlight = parts.maxInFlight;
+    this.healAfterMs = parts.healAfterMs;
     this.connections = parts.connections;
+    this.#events = new Events(parts.clock);
     this.#renewal = this.#renewLater();
   }
 
@@ -73,14 +80,39 @@ export class Cluster implements AsyncDisposable {
     return () => this.#listeners.delete(listener);
   }
 
-  /** @internal The connection's state is another. */
+  /** What happened lately, oldest first: the last 256 events. */
+  get events(): readonly ClusterEvent[] {
+    return this.#events.latest;
+  }
+
+  /** Calls `listener` with each event, at the moment that it happens, until the result is called. */
+  onEvent(listener: (event: ClusterEvent) => void): () => void {
+    return this.#events.listen(listener);
+  }
+
+  /** @internal */
+  tell(event: Omit<ClusterEvent, 'atMs'>): void {
+    this.#events.tell(event);
+  }
+
+  /** @internal Something of the connection is another. */
   changed(connection: Connection): void {
+    const { state } = connection;
+    if (this.#states.get(connection) === state) return;
+    this.#states.set(connection, state);
     this.#fleet = undefined;
-    // Back again, perhaps after its leases ended or with an empty disk: claim what is there.
-    if (connection.state.kind === 'ready') {
-      for (const model of this.#modelsAt.get(connection) ?? []) void model.renew([connection]);
-    }
+    if (!this.#closed) this.#tellOf(connection);
     for (const listener of [...this.#listeners]) listener(this.workers);
+  }
+
+  #tellOf(connection: Connection): void {
+    const { state, index: worker, address } = connection;
+    if (state.kind === 'dead' && !this.#lost.has(connection)) {
+      this.#lost.add(connection);
+      this.tell({ kind: 'lost', worker, message: `worker ${worker} (${address}) is lost: ${state.reason}` });
+    } else if (state.kind === 'ready' && this.#lost.delete(connection)) {
+      this.tell({ kind: 'back', worker, message: `worker ${worker} (${address}) is back` });
+    }
   }
 
   /** Throws CANCELLED once the cluster is closed. */
@@ -120,14 +152,7 @@ export class Cluster implements AsyncDisposable {
   /** @internal A model stands on the cluster from now on, until the result is called. */
   stand(model: Standing): () => void {
     this.#models.add(model);
-    for (const connection of model.holders) {
-      const models = this.#modelsAt.get(connection) ?? new Set();
-      this.#modelsAt.set(connection, models.add(model));
-    }
-    return () => {
-      this.#models.delete(model);
-      for (const connection of model.holders) this.#modelsAt.get(connection)!.delete(model);
-    };
+    return () => void this.#models.delete(model);
   }
 
   /**

@@ -15,6 +15,7 @@ import {
   type ModelFiles,
 } from '@kofn/graph';
 import type { Cluster } from './cluster.js';
+import type { LayerHealth } from './holding.js';
 import { codedModel, type CodedModel } from './coded-model.js';
 import type { CodeOptions, RunOptions } from './options.js';
 import type { Plan } from './plan.js';
@@ -80,6 +81,11 @@ export class CodedLayer implements AsyncDisposable {
   constructor(model: CodedModel) {
     this.plan = model.plan;
     this.#model = model;
+  }
+
+  /** How it stands now: which of its blocks are on ready workers, and how many may still be lost. */
+  get health(): LayerHealth {
+    return this.#model.health.layers[0]!;
   }
 
   /**

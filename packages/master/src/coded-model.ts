@@ -10,8 +10,10 @@
 import path from 'node:path';
 import { KofnError, openScope, throwIfAborted, type Tensors } from '@kofn/core';
 import type { ValueInfo } from '@kofn/graph';
+import { giveUp } from './claims.js';
 import type { Cluster } from './cluster.js';
-import { deploy, giveUp, type Deployment } from './deployment.js';
+import { deploy, type Deployment } from './deployment.js';
+import type { ModelHealth } from './holding.js';
 import { DEFAULT_DEADLINE_MS, requireName, requireRange, type ModelOptions, type RunOptions } from './options.js';
 import type { Plan } from './plan.js';
 import type { ModelSource } from './prepare.js';
@@ -47,8 +49,7 @@ export class CodedModel implements AsyncDisposable {
     this.#options = options;
     this.#leave = cluster.stand({
       name: deployment.owner.model,
-      holders: deployment.holders,
-      renew: at => this.#deployment.renew(at),
+      renew: () => this.#deployment.renew(),
       release: () => this.#release(),
     });
   }
@@ -65,6 +66,11 @@ export class CodedModel implements AsyncDisposable {
 
   get plan(): Plan {
     return this.#deployment.plan;
+  }
+
+  /** How each coded layer stands now: which of its blocks are on ready workers, and how many may still be lost. */
+  get health(): ModelHealth {
+    return this.#deployment.health;
   }
 
   get inputs(): readonly ValueInfo[] {
@@ -135,13 +141,13 @@ export class CodedModel implements AsyncDisposable {
     const owner = { ...old.owner, version: old.owner.version + 1 };
     let next: Deployment | undefined;
     try {
-      next = await deploy(source, owner, { ...this.#options, ...options, cluster: this.#cluster });
+      next = await deploy(source, owner, { ...this.#options, ...options, cluster: this.#cluster, known: old.homes });
       checkSame('inputs', old.model.inputs, next.model.inputs);
       checkSame('outputs', old.model.outputs, next.model.outputs);
       this.#assertOpen();
     } catch (error) {
       await next?.[Symbol.asyncDispose]();
-      await giveUp(old.holders, this.#cluster.clock, owner);
+      await giveUp(this.#cluster.connections, this.#cluster.clock, owner);
       throw error;
     }
     this.#deployment = next;

@@ -85,7 +85,7 @@ export class Connection implements AsyncDisposable {
   #quarantineEnds = 0;
   #lateReplies = 0;
   #travellingBytes = 0;
-  #onChange: () => void = () => undefined;
+  readonly #listeners = new Set<() => void>();
   readonly #supervised: Promise<void>;
 
   private constructor(index: number, address: string, link: Link, options: ConnectionOptions) {
@@ -152,9 +152,19 @@ export class Connection implements AsyncDisposable {
     return this.#lateReplies + this.#link.client.lateReplies;
   }
 
-  /** Calls `listener` after each change of state. */
-  onChange(listener: () => void): void {
-    this.#onChange = listener;
+  /** It said that it does not hold shard `name`, or not whole. */
+  lacks(name: string): void {
+    if (this.#shards.delete(name)) this.#tell();
+  }
+
+  /** Calls `listener` after each change of state, and when it turns out to lack a shard, until the result is called. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #tell(): void {
+    for (const listener of [...this.#listeners]) listener();
   }
 
   /**
@@ -238,7 +248,7 @@ export class Connection implements AsyncDisposable {
     this.#state = state;
     const answers = this.takesCalls || state.kind === 'draining' || state.kind === 'quarantined';
     if (!answers) this.#link.client.abandon(this.#unavailable());
-    this.#onChange();
+    this.#tell();
   }
 
   async #supervise(): Promise<void> {

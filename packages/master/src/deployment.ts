@@ -7,23 +7,17 @@
  *    repeat sends the rest.
  * 2. `retire` waits for the requests that run, dispose ends them; after either nothing of the deployment is left here.
  */
-import {
-  abortable,
-  KofnError,
-  openScope,
-  systemClock,
-  throwIfAborted,
-  type Clock,
-  type Scope,
-  type Signal,
-  type Tensors,
-} from '@kofn/core';
+import { abortable, KofnError, openScope, systemClock, throwIfAborted, type Scope, type Tensors } from '@kofn/core';
 import { createEngine, type Session } from '@kofn/engine';
 import { constantValue, modelFiles, wholeModel, type OnnxModel, type SegmentStep } from '@kofn/graph';
 import { shardName, type Owner } from '@kofn/wire';
+import { atWorkers, giveUp } from './claims.js';
 import type { Cluster } from './cluster.js';
 import type { Connection } from './connection.js';
+import { Healer } from './heal.js';
 import type { HedgeAfter } from './hedge.js';
+import { healthOf, holdingsOf, workersOf, type Holding, type ModelHealth } from './holding.js';
+import { Homes, knownHomes, type KnownHomes, type PlacingContext } from './homes.js';
 import { checkInputs } from './inputs.js';
 import { openLocally } from './local-session.js';
 import { measureSpeeds } from './measure.js';
@@ -47,9 +41,6 @@ import { runSteps, type DeployedStep, type StepsResult } from './run.js';
 import { localSpans } from './spans.js';
 import type { RequestContext } from './worker-call.js';
 
-/** A worker that is silent for so long keeps its claims until their leases end. */
-const CLAIM_DEADLINE_MS = 5_000;
-
 export class Deployment {
   readonly owner: Owner;
   readonly model: OnnxModel;
@@ -58,6 +49,8 @@ export class Deployment {
   readonly #cluster: Cluster;
   readonly #prepared: PreparedModel;
   readonly #steps: readonly DeployedStep[];
+  readonly #holdings: readonly Holding[];
+  readonly #healer: Healer;
   /** Places of the layers in the file. */
   readonly #order: ReadonlyMap<string, number>;
   /** The requests that run: what ends each, and its end. */
@@ -84,12 +77,31 @@ export class Deployment {
     this.#prepared = parts.prepared;
     this.#steps = parts.steps;
     this.#order = fileOrder(parts.plan);
+    this.#holdings = holdingsOf(parts.steps);
+    const renew = (connection: Connection) => this.renew([connection]);
+    const left = this.#inVain();
+    this.#healer = new Healer(parts.cluster, { owner, holdings: this.#holdings, left, renew });
   }
 
-  /** The workers that hold its shards, those included that were given some to help out. */
+  /** The workers that may hold shards of it, those included that were given some to help out, or have been lost since. */
   get holders(): readonly Connection[] {
-    const given = this.#steps.flatMap(step => (step.kind === 'coded' ? [...step.group.resends.given] : []));
-    return [...new Set([...this.#placed, ...given])];
+    const { connections } = this.#cluster;
+    const now = this.#holdings.flatMap(holding => [...workersOf(holding)].map(worker => connections[worker]!));
+    const given = this.#holdings.flatMap(({ resends }) => [...resends.given]);
+    return [...new Set([...this.#placed, ...now, ...given, ...this.#healer.leftAt])];
+  }
+
+  get health(): ModelHealth {
+    return healthOf(this.#holdings, this.#cluster.connections);
+  }
+
+  /** Where its shards stand, by name. */
+  get homes(): KnownHomes {
+    const homes = new Map<string, readonly number[]>();
+    for (const { name, workers } of this.#holdings.flatMap(({ blocks }) => blocks)) {
+      homes.set(name, [...new Set([...(homes.get(name) ?? []), ...workers])]);
+    }
+    return homes;
   }
 
   /** One request. Throws INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), else as run.ts. */
@@ -120,7 +132,8 @@ export class Deployment {
   async renew(at = this.holders): Promise<void> {
     await atWorkers(at, this.#cluster.clock, async (connection, signal) => {
       const { shards } = connection;
-      const names = this.#steps.flatMap(shardsOf).filter(name => shards.has(name));
+      const all = this.#holdings.flatMap(({ blocks }) => blocks.map(({ name }) => name));
+      const names = [...new Set(all)].filter(name => shards.has(name) && !this.#healer.isLeft(connection, name));
       if (names.length === 0) return;
       const missing = await connection.ask(client => client.claim(names, this.owner, { signal }), { signal });
       for (const name of missing) shards.delete(name);
@@ -134,6 +147,7 @@ export class Deployment {
 
   /** Waits for the requests that run, then frees all that the deployment has here. */
   async retire(): Promise<void> {
+    await this.#healer[Symbol.asyncDispose]();
     await Promise.all(this.#running.values());
     await this[Symbol.asyncDispose]();
   }
@@ -144,6 +158,7 @@ export class Deployment {
   }
 
   async #dispose(): Promise<void> {
+    await this.#healer[Symbol.asyncDispose]();
     const ending = [...this.#running.values()];
     for (const scope of this.#running.keys()) scope.abort(new KofnError('CANCELLED', 'the model was closed meanwhile'));
     await Promise.all(ending);
@@ -151,6 +166,21 @@ export class Deployment {
     await whole?.[Symbol.asyncDispose]();
     await disposeSteps(this.#steps);
     await this.#prepared.close();
+  }
+
+  /** What an earlier master of the same name has put where it does not stand now. */
+  #inVain(): Map<Connection, Set<string>> {
+    const { owner, homes } = this;
+    const left = new Map<Connection, Set<string>>();
+    for (const connection of this.#cluster.connections) {
+      const isOurs = (claim: Owner) => JSON.stringify(claim) === JSON.stringify(owner);
+      for (const { name, owners } of connection.inventory.shards) {
+        const stands = homes.get(name);
+        if (stands === undefined || stands.includes(connection.index) || !connection.shards.has(name)) continue;
+        if (owners.some(isOurs)) left.set(connection, (left.get(connection) ?? new Set()).add(name));
+      }
+    }
+    return left;
   }
 
   /** With other weights than those that are coded: here, and nothing of it on workers. */
@@ -178,7 +208,7 @@ export class Deployment {
 export async function deploy(
   source: ModelSource,
   owner: Owner,
-  options: ModelOptions & { cluster: Cluster },
+  options: ModelOptions & { cluster: Cluster; known?: KnownHomes },
 ): Promise<Deployment> {
   const { cluster, layers = 'all', sampleInputs, signal } = options;
   const { engineThreads: threads, clock } = cluster;
@@ -197,7 +227,9 @@ export async function deploy(
     const about = { code, hedge, segments, workers: holders.length, choice: layers, sampleInputs, speeds };
     const planning = await planLayers(prepared, { engine, threads, clock, ...about });
     await prepared.settle();
-    await openSteps(prepared.model, planning, { ...options, code, hedge, owner, holders }, steps);
+    const { connections } = cluster;
+    const context = { connections, places: holders, known: options.known ?? knownHomes(connections, owner) };
+    await openSteps(prepared.model, planning, { ...options, code, hedge, owner, context }, steps);
     return new Deployment(owner, { cluster, holders, prepared, plan: planning.plan, steps });
   } catch (error) {
     await disposeSteps(steps);
@@ -241,7 +273,7 @@ async function openSteps(
     code,
     hedge,
     owner,
-    holders,
+    context,
     cluster,
     onProgress,
     signal,
@@ -249,7 +281,7 @@ async function openSteps(
     code: ResolvedCode;
     hedge: HedgeAfter | undefined;
     owner: Owner;
-    holders: readonly Connection[];
+    context: PlacingContext;
     cluster: Cluster;
   },
   steps: DeployedStep[],
@@ -280,17 +312,18 @@ async function openSteps(
         steps.push({ kind: 'segment', inputs, outputs, session: await openHere() });
         continue;
       }
-      const at = workers.map(worker => holders[worker]!);
-      const shard = await placeSegment(step, at, placing(step.name));
+      const places = workers.map(worker => context.places[worker]!);
+      const { shard, at } = await placeSegment(step, { ...context, places }, placing(step.name));
+      const resends = new Resends(clock, owner, () => ({ name: shard, ...modelFiles(step.image()) }));
       const expected = expectedOf(model, outputs, types);
-      const about = { name: step.name, shard, workers: at.map(({ index }) => index), outputs: expected, openHere };
+      const about = { name: step.name, shard, workers: at, resends, outputs: expected, openHere };
       steps.push({ kind: 'replicated', inputs, outputs, segment: new ReplicatedSegment(about) });
       continue;
     }
     const members = [...step.layers].sort((a, b) => order.get(a.node)! - order.get(b.node)!);
     const encode = () => members.map(({ node }) => encoded(reports.get(node)!.layer(), code));
     const options = placing(members.map(({ node }) => node).join(', '));
-    const placed = await placeLayers(encode(), code, holders, { ...options, hedge });
+    const placed = await placeLayers(encode(), code, context, { ...options, hedge });
     layerNumber += members.length;
     const files = (block: number) => shardFiles(encode(), block);
     const local = new LocalBlocks(engine, engineThreads, files);
@@ -300,15 +333,21 @@ async function openSteps(
   }
 }
 
-/** Puts a segment to each of `workers`; returns its shard's name. Throws as `Puts.put`. */
-async function placeSegment(step: SegmentStep, workers: readonly Connection[], options: PlaceOptions): Promise<string> {
+/** Puts a segment to two workers; returns its shard's name and who they are. Throws as `Puts.put`. */
+async function placeSegment(
+  step: SegmentStep,
+  context: PlacingContext,
+  options: PlaceOptions,
+): Promise<{ shard: string; at: number[] }> {
   const files = modelFiles(step.image());
   const name = shardName(files.model, files.weights);
   using puts = new Puts(options);
+  const homes = new Homes(context, context.places.length);
+  const workers = context.places.map((_, copy) => homes.own(copy, name));
   const put = workers.map(worker => puts.put(worker, { name, ...files }, step.name));
   const failed = (await Promise.allSettled(put)).find(({ status }) => status === 'rejected');
   if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
-  return name;
+  return { shard: name, at: workers.map(({ index }) => index) };
 }
 
 /** What the file says of `outputs`, or the run of the model that the plan was made with: there sizes may change. */
@@ -326,34 +365,9 @@ function holdersOf({ connections }: Cluster, options: ModelOptions): readonly Co
   return resolveWorkers(options, connections.length).map(worker => connections[worker]!);
 }
 
-/** Drops every claim of `owner` at those of `holders` that can be reached; elsewhere its leases end. */
-export async function giveUp(holders: readonly Connection[], clock: Clock, owner: Owner): Promise<void> {
-  await atWorkers(holders, clock, async (connection, signal) => {
-    const removed = await connection.ask(client => client.remove([], { owner, signal }), { signal });
-    for (const name of removed) connection.shards.delete(name);
-  });
-}
-
-/** `work` at each of `connections` that is ready, at once; what fails or takes too long is left to the leases. */
-async function atWorkers(
-  connections: readonly Connection[],
-  clock: Clock,
-  work: (connection: Connection, signal: Signal) => Promise<void>,
-): Promise<void> {
-  using scope = openScope(clock, { deadlineMs: CLAIM_DEADLINE_MS, what: 'claims' });
-  const ready = connections.filter(({ state }) => state.kind === 'ready');
-  await Promise.allSettled(ready.map(connection => work(connection, scope.signal)));
-}
-
 /** Places of the layers in the model's file, by name. */
 function fileOrder({ layers }: Plan): Map<string, number> {
   return new Map(layers.map(({ name }, index) => [name, index]));
-}
-
-/** Names of the shards of a step. */
-function shardsOf(step: DeployedStep): string[] {
-  if (step.kind === 'segment') return [];
-  return step.kind === 'coded' ? step.group.shards.map(({ name }) => name) : [step.segment.shard];
 }
 
 async function disposeSteps(steps: readonly DeployedStep[]): Promise<void> {

@@ -48,8 +48,8 @@ export interface DeployedGroup {
   readonly layers: readonly DeployedLayer[];
   readonly code: Code;
   readonly plans: DecodePlans;
-  /** Shard name and worker of each block. */
-  readonly shards: readonly PlacedShard[];
+  /** Shard name and worker of each block; replaced as a whole when a block moves (heal.ts). */
+  shards: readonly PlacedShard[];
   /** When another holder is asked for a late block; the shards then have one. */
   readonly hedge: Hedge | undefined;
   readonly local: LocalBlocks;
@@ -93,7 +93,7 @@ class GroupCall {
   #bytesReceived = 0;
 
   constructor(group: DeployedGroup, input: Tensor, context: RequestContext) {
-    this.#group = group;
+    this.#group = { ...group }; // who holds what is for this call as it is now
     this.#context = context;
     this.#start = context.clock.now();
     this.#isHolding = context.systematicGraceMs > 0;

@@ -12,6 +12,8 @@ export {
 } from './coded-layer.js';
 export { codedModel, type CodedModel, type RunResult, type UpdateOptions } from './coded-model.js';
 export { planModel } from './deployment.js';
+export type { ClusterEvent, EventKind } from './events.js';
+export type { LayerHealth, ModelHealth } from './holding.js';
 export type { HedgeAfter } from './hedge.js';
 export type { ModelSource } from './prepare.js';
 export type {

@@ -36,6 +36,11 @@ export interface ConnectOptions {
    */
   readonly silenceMs?: number;
   /**
+   * What a worker held that has been lost for so long is put to another worker that holds nothing of the same layer, if there is
+   * one; 0 at once, Infinity never: then a worker that comes back without its shards is not given them again either. Default 10,000.
+   */
+  readonly healAfterMs?: number;
+  /**
    * Requests that may be under way at once: more are refused, RESOURCE_EXHAUSTED. Calls that may be under way at one worker:
    * those beyond wait. Default 64.
    */
@@ -56,6 +61,7 @@ export interface ResolvedConnectOptions {
   readonly threads: number;
   readonly connectDeadlineMs: number;
   readonly silenceMs: number;
+  readonly healAfterMs: number;
   readonly maxInFlight: number;
   readonly maxMessageBytes: number;
   readonly hooks: DispatchHooks;
@@ -92,7 +98,7 @@ export interface CodeOptions {
   readonly name?: string;
   /**
    * Numbers of the workers that hold it, in the order of the blocks; n is how many. Default: all of the cluster. So many models
-   * spread over a large fleet, each on a few workers.
+   * spread over a large fleet, each on a few workers; the others are its spares, which take what a lost worker held.
    */
   readonly workers?: readonly number[];
   /** Parity blocks r: so many workers of a layer may fail. Default 1; 0 is uncoded. */
@@ -141,7 +147,7 @@ export const DEFAULT_DEADLINE_MS = 60_000;
 
 export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectOptions {
   const { workers, engine = 'auto', threads = 1, connectDeadlineMs = 10_000, maxMessageBytes = 2 ** 28 } = options;
-  const { id = randomUUID(), silenceMs = 2_000, maxInFlight = 64 } = options;
+  const { id = randomUUID(), silenceMs = 2_000, healAfterMs = 10_000, maxInFlight = 64 } = options;
   if (!Array.isArray(workers) || workers.length === 0) {
     throw new KofnError('INVALID_ARGUMENT', 'workers: give at least one address, as host:port');
   }
@@ -165,6 +171,7 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
   requireWhole('threads', threads, 1, 1024);
   requireRange('connectDeadlineMs', connectDeadlineMs, 1, 2 ** 31 - 1);
   requireRange('silenceMs', silenceMs, 100, 2 ** 31 - 1);
+  requireRange('healAfterMs', healAfterMs, 0, Infinity);
   requireWhole('maxInFlight', maxInFlight, 1, 65_536);
   requireWhole('maxMessageBytes', maxMessageBytes, 1024, 2 ** 31 - 1);
   return {
@@ -174,6 +181,7 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
     threads,
     connectDeadlineMs,
     silenceMs,
+    healAfterMs,
     maxInFlight,
     maxMessageBytes,
     hooks: options.hooks ?? {},

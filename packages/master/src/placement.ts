@@ -1,5 +1,6 @@
 /**
- * Gives each worker its shard of layers that share an input: encode, write the shard model, put it where it is missing.
+ * Gives each worker its shard of layers that share an input: encode, write the shard model, put it where it is missing. Which
+ * worker that is says homes.ts.
  * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES. With a hedge each data block goes to the next worker,
  * too; a parity block does not, for only data blocks are asked of a second worker.
  */
@@ -10,6 +11,7 @@ import { shardName, type Owner, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DeployedGroup, PlacedShard } from './dispatch.js';
 import { Hedge, type HedgeAfter } from './hedge.js';
+import { Homes, type PlacingContext } from './homes.js';
 import type { ResolvedCode } from './options.js';
 
 /** Encoded blocks that may wait to be put; one block may be larger. */
@@ -47,23 +49,23 @@ export interface PlaceOptions {
 }
 
 /**
- * Puts the shards of `layers`, block i to the i-th of `connections`, with a `hedge` data blocks to the one behind it, too, and
- * returns what dispatch needs but for what recovers. Throws what a worker answered (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …),
+ * Puts the shards of `layers`, with a `hedge` data blocks to a second worker, too, and returns what dispatch needs but for what recovers. Throws what a worker answered (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …),
  * naming it.
  */
 export async function placeLayers(
   layers: readonly EncodedLayer[],
   { n, k }: ResolvedCode,
-  connections: readonly Connection[],
+  context: PlacingContext,
   { hedge, ...options }: PlaceOptions & { hedge: HedgeAfter | undefined },
 ): Promise<Omit<DeployedGroup, 'local' | 'resends'>> {
   const what = `its shard of layer ${layers.map(({ layer }) => layer.name).join(', ')}`;
   using puts = new Puts(options);
+  const homes = new Homes(context, n);
   const shards = await inLanes(n, lanesFor(layers), async (block): Promise<PlacedShard> => {
     const files = shardFiles(layers, block);
     const shard = { name: shardName(files.model, files.weights), ...files };
-    const own = connections[block]!;
-    const other = hedge === undefined || block >= k ? undefined : connections[(block + 1) % connections.length]!;
+    const own = homes.own(block, shard.name);
+    const other = hedge === undefined || block >= k ? undefined : homes.other(block, shard.name);
     await puts.put(own, shard, what);
     if (other !== undefined) await puts.put(other, shard, what);
     return { name: shard.name, worker: own.index, other: other?.index };

@@ -50,12 +50,12 @@ export class Resends implements AsyncDisposable {
   readonly #owner: Owner;
   readonly #shard: (block: number) => ShardFiles;
   readonly #life: Scope;
-  /** Workers that have been given a shard. */
+  /** Workers that have been given a shard, to help out or for good (heal.ts). */
   readonly given = new Set<Connection>();
   /** By worker and shard. */
   readonly #puts = new Map<string, Promise<void>>();
 
-  /** `shard(block)` makes data block `block`'s shard anew. */
+  /** `shard(block)` makes block `block`'s shard anew. */
   constructor(clock: Clock, owner: Owner, shard: (block: number) => ShardFiles) {
     this.#owner = owner;
     this.#shard = shard;

@@ -27,6 +27,7 @@ import {
 import { EncodedInputs, type InferReply } from '@kofn/wire';
 import type { Session } from '@kofn/engine';
 import pAny from 'p-any';
+import type { Resends } from './recover.js';
 import type { SegmentReport } from './report.js';
 import { localSpans, spansOf, type CallTimes, type Spans } from './spans.js';
 import { ANSWERED, callWorker, type RequestContext } from './worker-call.js';
@@ -58,7 +59,9 @@ export class ReplicatedSegment implements AsyncDisposable {
   readonly name: string;
   /** Of the shard that both workers hold. */
   readonly shard: string;
-  readonly workers: readonly number[];
+  /** Replaced as a whole when it moves (heal.ts). */
+  workers: readonly number[];
+  readonly resends: Resends;
   readonly #outputs: readonly ExpectedOutput[];
   readonly #openHere: () => Promise<Session>;
   #session: Promise<Session> | undefined;
@@ -70,12 +73,14 @@ export class ReplicatedSegment implements AsyncDisposable {
     name: string;
     shard: string;
     workers: readonly number[];
+    resends: Resends;
     outputs: readonly ExpectedOutput[];
     openHere: () => Promise<Session>;
   }) {
     this.name = parts.name;
     this.shard = parts.shard;
     this.workers = parts.workers;
+    this.resends = parts.resends;
     this.#outputs = parts.outputs;
     this.#openHere = parts.openHere;
   }
@@ -95,6 +100,7 @@ export class ReplicatedSegment implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.resends[Symbol.asyncDispose]();
     await Promise.allSettled(this.#running);
     const session = await this.#session?.catch(() => undefined);
     await session?.[Symbol.asyncDispose]();

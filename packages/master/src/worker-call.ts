@@ -81,7 +81,7 @@ export async function callWorker<T>(
   } catch (error) {
     const { code, message } = KofnError.from(error);
     if (WRONG_REPLIES.includes(code)) connection.mark(message);
-    if (code === 'NOT_FOUND') connection.shards.delete(shard);
+    if (code === 'NOT_FOUND' || code === 'DATA_LOSS') connection.lacks(shard);
     if (!signal.aborted) call.onFailure(code, message);
     throw error;
   }

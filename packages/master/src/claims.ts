@@ -1,0 +1,26 @@
+/** An owner's claims on the shards that workers hold: asked of all workers at once, those that do not answer left to the leases. */
+import { openScope, type Clock, type Signal } from '@kofn/core';
+import type { Owner } from '@kofn/wire';
+import type { Connection } from './connection.js';
+
+/** A worker that is silent for so long keeps its claims until their leases end. */
+const CLAIM_DEADLINE_MS = 5_000;
+
+/** Drops every claim of `owner` at those of `holders` that can be reached; elsewhere its leases end. */
+export async function giveUp(holders: readonly Connection[], clock: Clock, owner: Owner): Promise<void> {
+  await atWorkers(holders, clock, async (connection, signal) => {
+    const removed = await connection.ask(client => client.remove([], { owner, signal }), { signal });
+    for (const name of removed) connection.shards.delete(name);
+  });
+}
+
+/** `work` at each of `connections` that is ready, at once; what fails or takes too long is left to the leases. */
+export async function atWorkers(
+  connections: readonly Connection[],
+  clock: Clock,
+  work: (connection: Connection, signal: Signal) => Promise<void>,
+): Promise<void> {
+  using scope = openScope(clock, { deadlineMs: CLAIM_DEADLINE_MS, what: 'claims' });
+  const ready = connections.filter(({ state }) => state.kind === 'ready');
+  await Promise.allSettled(ready.map(connection => work(connection, scope.signal)));
+}

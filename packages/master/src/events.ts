@@ -1,0 +1,52 @@
+/** What happens to a cluster, for whoever looks after it: told at the moment, and the latest kept. */
+import type { Clock } from '@kofn/core';
+
+/**
+ * - lost: a worker is dead; it is connected to again
+ * - back: a worker that was lost is ready
+ * - moved: what a lost worker held of a layer stands on another now
+ * - restored: a worker was given again what it lacked of a layer
+ * - released: a worker keeps no longer what stands elsewhere now
+ * - reduced: nobody can take what a lost worker held of a layer, which goes on with less margin
+ * - failed: a worker did not take a shard; it is tried again
+ */
+export type EventKind = 'lost' | 'back' | 'moved' | 'restored' | 'released' | 'reduced' | 'failed';
+
+export interface ClusterEvent {
+  /** Milliseconds of the cluster's clock (without one given: `performance.now()`). */
+  readonly atMs: number;
+  readonly kind: EventKind;
+  readonly worker?: number;
+  /** Names of layers that share their shards, or a segment's, as in reports. */
+  readonly layer?: string;
+  readonly message: string;
+}
+
+/** So many of the latest are kept. */
+export const KEPT_EVENTS = 256;
+
+export class Events {
+  readonly #clock: Clock;
+  readonly #listeners = new Set<(event: ClusterEvent) => void>();
+  #latest: readonly ClusterEvent[] = [];
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** The latest, oldest first; a new array with each. */
+  get latest(): readonly ClusterEvent[] {
+    return this.#latest;
+  }
+
+  listen(listener: (event: ClusterEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  tell(about: Omit<ClusterEvent, 'atMs'>): void {
+    const event = Object.freeze({ atMs: this.#clock.now(), ...about });
+    this.#latest = [...this.#latest.slice(1 - KEPT_EVENTS), event];
+    for (const listener of [...this.#listeners]) listener(event);
+  }
+}

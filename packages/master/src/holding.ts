@@ -1,0 +1,160 @@
+/**
+ * What a model has on workers, in one form: the blocks of layers that share an input, or a segment. heal.ts keeps it whole,
+ * `health` tells of it.
+ *
+ * Invariant: who holds what is one array that is replaced as a whole. A request takes it once, so none sees a half of a move.
+ */
+import type { Connection } from './connection.js';
+import type { DeployedGroup } from './dispatch.js';
+import type { Resends } from './recover.js';
+import type { ReplicatedSegment } from './replicated-segment.js';
+import type { DeployedStep } from './run.js';
+
+export interface Holding {
+  /** Names of the layers, or the segment's. */
+  readonly layers: readonly string[];
+  readonly isSegment: boolean;
+  /** Blocks that an answer needs, and that there are; for a segment workers. */
+  readonly k: number;
+  readonly n: number;
+  /** Of each block its shard's name and who holds it. */
+  readonly blocks: readonly HeldBlock[];
+  /** Puts a block's shard to a worker. */
+  readonly resends: Resends;
+  /** From the next request on `to` holds what `from` held. */
+  move(from: number, to: number): void;
+  /** How many of those that are there may still be lost, whichever they are; below 0 workers alone cannot answer. */
+  margin(isThere: (worker: number, name: string) => boolean): number;
+}
+
+export interface HeldBlock {
+  readonly name: string;
+  readonly workers: readonly number[];
+}
+
+/** How a layer stands: an answer needs k of its n blocks, and `ready` of them are on workers that are ready. */
+export interface LayerHealth {
+  readonly layer: string;
+  readonly k: number;
+  readonly n: number;
+  readonly ready: number;
+  /** Blocks that may still be lost, whichever they are, before workers alone cannot answer; with replication fewer than ready - k. */
+  readonly margin: number;
+  /** Who holds them now, by block; with a hedge data blocks have a second. */
+  readonly workers: readonly (readonly number[])[];
+}
+
+export interface ModelHealth {
+  /** In the order of the steps. */
+  readonly layers: readonly LayerHealth[];
+  /** The smallest margin of a layer; null when nothing is coded. */
+  readonly margin: number | null;
+}
+
+export function holdingsOf(steps: readonly DeployedStep[]): Holding[] {
+  return steps.flatMap((step): Holding[] => {
+    if (step.kind === 'segment') return [];
+    return step.kind === 'coded' ? [new GroupHolding(step.group)] : [new SegmentHolding(step.segment)];
+  });
+}
+
+/** The numbers of all workers that hold something of it. */
+export function workersOf({ blocks }: Holding): Set<number> {
+  return new Set(blocks.flatMap(({ workers }) => workers));
+}
+
+/** The numbers of the blocks that `worker` holds. */
+export function blocksAt({ blocks }: Holding, worker: number): number[] {
+  return blocks.flatMap(({ workers }, block) => (workers.includes(worker) ? [block] : []));
+}
+
+/** Whether a worker is ready and has a shard. */
+export function isThere(connections: readonly Connection[]): (worker: number, name: string) => boolean {
+  return (worker, name) => {
+    const { state, shards } = connections[worker]!;
+    return state.kind === 'ready' && shards.has(name);
+  };
+}
+
+export function healthOf(holdings: readonly Holding[], connections: readonly Connection[]): ModelHealth {
+  const has = isThere(connections);
+  const layers = holdings
+    .filter(({ isSegment }) => !isSegment)
+    .flatMap(holding => {
+      const { k, n, blocks } = holding;
+      const ready = blocks.filter(({ name, workers }) => workers.some(worker => has(worker, name))).length;
+      const margin = holding.margin(has);
+      const workers = blocks.map(block => block.workers);
+      return holding.layers.map(layer => ({ layer, k, n, ready, margin, workers }));
+    });
+  return { layers, margin: layers.length === 0 ? null : Math.min(...layers.map(({ margin }) => margin)) };
+}
+
+class GroupHolding implements Holding {
+  readonly isSegment = false;
+  readonly layers: readonly string[];
+  readonly k: number;
+  readonly n: number;
+  readonly resends: Resends;
+  readonly #group: DeployedGroup;
+
+  constructor(group: DeployedGroup) {
+    this.#group = group;
+    this.layers = group.layers.map(({ name }) => name);
+    this.k = group.code.k;
+    this.n = group.shards.length;
+    this.resends = group.resends;
+  }
+
+  get blocks(): HeldBlock[] {
+    return this.#group.shards.map(({ name, worker, other }) => ({
+      name,
+      workers: other === undefined ? [worker] : [worker, other],
+    }));
+  }
+
+  move(from: number, to: number): void {
+    const moved = (worker: number) => (worker === from ? to : worker);
+    this.#group.shards = this.#group.shards.map(({ name, worker, other }) => ({
+      name,
+      worker: moved(worker),
+      other: other === undefined ? undefined : moved(other),
+    }));
+  }
+
+  margin(has: (worker: number, name: string) => boolean): number {
+    const { blocks } = this;
+    const comes = (block: number) => blocks[block]!.workers.some(worker => has(worker, blocks[block]!.name));
+    const margins = this.#group.code.quorums.map(({ members, count }) => members.filter(comes).length - count);
+    return Math.min(...margins);
+  }
+}
+
+class SegmentHolding implements Holding {
+  readonly isSegment = true;
+  readonly layers: readonly string[];
+  readonly k = 1;
+  readonly n: number;
+  readonly resends: Resends;
+  readonly #segment: ReplicatedSegment;
+
+  constructor(segment: ReplicatedSegment) {
+    this.#segment = segment;
+    this.layers = [segment.name];
+    this.n = segment.workers.length;
+    this.resends = segment.resends;
+  }
+
+  get blocks(): HeldBlock[] {
+    return [{ name: this.#segment.shard, workers: this.#segment.workers }];
+  }
+
+  move(from: number, to: number): void {
+    this.#segment.workers = this.#segment.workers.map(worker => (worker === from ? to : worker));
+  }
+
+  margin(has: (worker: number, name: string) => boolean): number {
+    const { shard, workers } = this.#segment;
+    return workers.filter(worker => has(worker, shard)).length - 1;
+  }
+}
