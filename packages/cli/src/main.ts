@@ -15,6 +15,7 @@ import { decimal, kill, names, oneOf, whole } from './arguments.js';
 import type { BenchFailureArguments } from './commands/bench-failure.js';
 import type { CompareArguments } from './commands/bench-compare.js';
 import type { DemoArguments } from './commands/demo.js';
+import type { FleetArguments } from './commands/fleet.js';
 import type { RunArguments } from './commands/run.js';
 import { describeError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, exitCodeOf } from './exit.js';
 import { Interrupt } from './interrupt.js';
@@ -67,6 +68,7 @@ async function createProgram(args: readonly string[], running: Running): Promise
   await addWorker(program, args);
   addPlan(program, running);
   addRun(program, running);
+  addFleet(program, running);
   addBench(program, running, args);
   return program.addHelpText(
     'after',
@@ -150,6 +152,23 @@ function addRun(program: Command, running: Running): void {
     );
 }
 
+function addFleet(program: Command, running: Running): void {
+  const command = program
+    .command('fleet')
+    .description('What workers say of themselves: state, room, shards and whose they are. Changes nothing.')
+    .requiredOption('--workers <addresses>', 'host:port,host:port,…', names('--workers'))
+    .option('--deadline <ms>', 'longest wait for a worker', decimal('--deadline', 1, 2 ** 31 - 1), 5_000);
+  addJsonOption(command)
+    .addHelpText(
+      'after',
+      examples('kofn fleet --workers pi1:9090,pi2:9090,pi3:9090', 'kofn fleet --workers pi1:9090,pi2:9090 --json') +
+        '\nExit code: 0 all answered, 1 a worker did not, 2 bad input.',
+    )
+    .action((options: FleetArguments) =>
+      running(async signal => (await import('./commands/fleet.js')).fleet(options, signal)),
+    );
+}
+
 function addBench(program: Command, running: Running, args: readonly string[]): void {
   const bench = program.command('bench').description('Measure what failures cost, and compare measurements.');
   const failure = bench
@@ -230,7 +249,7 @@ function report(error: unknown, args: readonly string[]): void {
 /** " run" for `kofn run …`; nothing when the first word is no command. */
 function nameOf(args: readonly string[]): string {
   const first = args[0] ?? '';
-  return ['demo', 'worker', 'plan', 'run', 'bench'].includes(first) ? ` ${first}` : '';
+  return ['demo', 'worker', 'plan', 'run', 'fleet', 'bench'].includes(first) ? ` ${first}` : '';
 }
 
 function version(): string {
