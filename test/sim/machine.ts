@@ -7,6 +7,7 @@
  * 2. What the disk held when a process crashed is what the next one finds, unless the disk went with it.
  */
 import { float32, type Clock, type Tensors } from '@kofn/core';
+import type { Owner } from '@kofn/wire';
 import { WorkerServer } from '@kofn/worker';
 import { MachineClock } from './machine-clock.js';
 import type { Link } from './link.js';
@@ -104,6 +105,11 @@ export class Machine implements Host {
   /** Names of the shards that its process holds. */
   get shards(): string[] {
     return this.#process?.server.store.list().map(({ name }) => name) ?? [];
+  }
+
+  /** Names of those that `owner` claims. */
+  claimedBy(owner: Owner): string[] {
+    return this.#process?.server.store.claimedBy(owner) ?? [];
   }
 
   /** Its process runs and was not told to stop. */

@@ -35,6 +35,11 @@ export interface Scenario {
   /** Whether at most as many workers are afflicted as the code covers. */
   readonly kind: 'within' | 'beyond';
   readonly workers: number;
+  /** Machines of the cluster beside those that the model is given. */
+  readonly spares: number;
+  readonly healAfterMs: number;
+  /** With spares: how long after the last phase all is to be whole again. */
+  readonly settleMs: number;
   readonly parity: number;
   readonly code: NonNullable<CodeOptions['code']>;
   readonly onLoss: OnLoss;
@@ -73,6 +78,7 @@ export function drawScenario(streams: Streams): Scenario {
     rng,
     drawnParity === 1 ? (['sum', 'rotation', 'replication'] as const) : (['rotation', 'replication'] as const),
   );
+  const { spares, healAfterMs } = drawSpares(streams('more machines'));
   const { hedge, segments, isUncoded } = drawHelp(streams('help'));
   const [parity, code] = isUncoded ? ([0, 'uncoded'] as const) : [drawnParity, drawnCode];
   const covered = isUncoded ? 1 : parity; // each block has two holders
@@ -80,7 +86,7 @@ export function drawScenario(streams: Streams): Scenario {
   const model = drawModel(streams('model'), workers);
   const drawn =
     kind === 'within'
-      ? drawPhases(streams, model, numbers, covered)
+      ? drawPhases(streams, model, { workers: numbers, covered, spares })
       : [
           drawPhase(streams, model, {
             before: [],
@@ -91,21 +97,26 @@ export function drawScenario(streams: Streams): Scenario {
         ];
   const silenceMs = drawSilence(rng, drawn);
   const phases = drawn.map(phase => ({ ...phase, idleMs: longEnough(phase.idleMs, silenceMs) }));
+  const machineRng = streams('machines of spares');
+  const limitsFrom = (own: Rng) => ({
+    memoryBytes: (1 + own.integer(4)) * (SESSION_BYTES + 2 ** 16),
+    diskBytes: 2 ** 24,
+    maxQueue: 64,
+    macsPerMs: 10 ** between(own, 1.5, 4),
+  });
   return {
     kind,
     workers,
+    spares,
+    healAfterMs,
+    settleMs: longEnough(shortIdle(drawn), silenceMs),
     parity,
     code,
     onLoss: pick(rng, ['local', 'resend', 'fail'] as const),
     systematicGraceMs: pick(rng, [0, 0, 3]),
     hedge,
     segments,
-    limits: numbers.map(() => ({
-      memoryBytes: (1 + rng.integer(4)) * (SESSION_BYTES + 2 ** 16),
-      diskBytes: 2 ** 24,
-      maxQueue: 64,
-      macsPerMs: 10 ** between(rng, 1.5, 4),
-    })),
+    limits: [...numbers.map(() => limitsFrom(rng)), ...Array.from({ length: spares }, () => limitsFrom(machineRng))],
     model,
     phases,
     silenceMs,
@@ -122,20 +133,38 @@ function drawHelp(rng: Rng): Pick<Scenario, 'hedge' | 'segments'> & { readonly i
   return { hedge, isUncoded, segments: pick(rng, ['local', 'local', 'replicated'] as const) };
 }
 
-/** One to three phases, each with as many afflicted workers as the code covers. */
-function drawPhases(streams: Streams, model: DrawnModel, workers: readonly number[], covered: number): Phase[] {
+/** Most clusters have none: then a worker that is gone for good is an erasure for good. */
+function drawSpares(rng: Rng): Pick<Scenario, 'spares' | 'healAfterMs'> {
+  return { spares: pick(rng, [0, 0, 0, 1, 1, 2]), healAfterMs: pick(rng, [0, 2_000, 10_000, 10_000]) };
+}
+
+/**
+ * One to three phases, each with as many afflicted workers as the code covers. What a worker lost is put on a spare by the next phase,
+ * as far as there are spares, so that others may be afflicted then.
+ */
+function drawPhases(
+  streams: Streams,
+  model: DrawnModel,
+  { workers, covered, spares }: { workers: readonly number[]; covered: number; spares: number },
+): Phase[] {
   const rng = streams('phases');
   const phases: Phase[] = [];
   const lasting = new Set<number>();
+  /** In this order they were gone for good. */
+  const gone = new Set<number>();
   for (let count = 1 + rng.integer(3); phases.length < count;) {
-    const others = workers.filter(worker => !lasting.has(worker));
+    const others = workers.filter(worker => !lasting.has(worker) && !gone.has(worker));
     const phase = drawPhase(streams, model, {
       before: phases,
       number: phases.length,
       isLast: phases.length === count - 1,
       afflicted: [...lasting, ...some(rng, others, covered - lasting.size)],
     });
-    for (const { worker, fault } of phase.faults) if (isLasting(fault)) lasting.add(worker);
+    for (const { worker, fault } of phase.faults) {
+      if (isDeadly(fault)) gone.add(worker);
+      if (isLasting(fault) && (spares === 0 || fault.kind === 'rot')) lasting.add(worker);
+    }
+    if (spares > 0) for (const worker of [...gone].slice(spares)) lasting.add(worker);
     phases.push(phase);
   }
   return phases;
@@ -167,11 +196,15 @@ function drawPhase(
 }
 
 function drawIdle(rng: Rng, before: readonly Phase[]): number {
-  const faults = before.at(-1)?.faults;
-  if (faults === undefined) return 0;
+  if (before.length === 0) return 0;
   const isLong = rng.integer(6) === 0 && !before.some(phase => phase.faults.some(({ fault }) => isDeadly(fault)));
   if (isLong) return LONG_IDLE_MS;
-  return faults.some(({ fault }) => fault.kind === 'slow') ? SLOW_IDLE_MS : IDLE_MS;
+  return shortIdle(before);
+}
+
+/** As long as what the last phase leaves behind may take. */
+function shortIdle(phases: readonly Phase[]): number {
+  return phases.at(-1)!.faults.some(({ fault }) => fault.kind === 'slow') ? SLOW_IDLE_MS : IDLE_MS;
 }
 
 function drawSilence(rng: Rng, phases: readonly Phase[]): number {
@@ -200,11 +233,12 @@ function drawRequests(rng: Rng, model: DrawnModel, spanMs: number): DrawnRequest
 
 /** In one line. */
 export function describeScenario(scenario: Scenario): string {
-  const { kind, workers, parity, code, onLoss, hedge, segments, model, phases } = scenario;
+  const { kind, workers, parity, code, onLoss, hedge, segments, model, phases, spares, healAfterMs } = scenario;
+  const spare = spares === 0 ? '' : `, ${spares} spares after ${healAfterMs} ms`;
   const help = `${hedge === undefined ? '' : `, hedge ${hedge}`}${segments === 'local' ? '' : `, segments ${segments}`}`;
   const about = phases.map(
     ({ requests, faults, afflicted }) =>
       `${requests.length} requests and ${faults.length} faults at workers ${afflicted.join(' ')}`,
   );
-  return `${kind} r: ${workers} workers, parity ${parity} (${code}), onLoss ${onLoss}${help}, ${model.what}; ${about.join('; ')}`;
+  return `${kind} r: ${workers} workers${spare}, parity ${parity} (${code}), onLoss ${onLoss}${help}, ${model.what}; ${about.join('; ')}`;
 }

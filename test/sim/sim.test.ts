@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, it } from 'mocha';
 import { CANARIES } from './canary.js';
 import { FLEET_CANARIES } from './fleet-canary.js';
+import { HEAL_CANARIES } from './heal-canary.js';
 import { simulateFleet } from './scale.js';
 import { simulate } from './simulate.js';
 
@@ -33,7 +34,7 @@ describe('simulator', () => {
     assert.equal(hashOf(second), hashOf(first));
   });
 
-  for (const canary of [...CANARIES, ...FLEET_CANARIES]) {
+  for (const canary of [...CANARIES, ...FLEET_CANARIES, ...HEAL_CANARIES]) {
     it(`finds a planted bug: ${canary.name}`, async () => {
       const { firstSeed = 0 } = canary;
       for (let seed = firstSeed; seed < firstSeed + CANARY_SEEDS; seed++) {

@@ -12,6 +12,7 @@ import type { Canary } from './canary.js';
 import { CallLedger } from './checks/calls.js';
 import { checkExact } from './checks/exact.js';
 import { FleetCheck } from './checks/fleet.js';
+import { checkHealed } from './checks/heal.js';
 import { MemoryCheck } from './checks/memory.js';
 import { checkGivenUp, checkMaster } from './checks/nothing-left.js';
 import { checkDeadlines, checkNoneLost, checkTypedErrors } from './checks/outcomes.js';
@@ -40,6 +41,8 @@ export interface Outcome {
 
 /** Longer than any deadline, and than all that a scenario draws. */
 const LIMIT_MS = 1000 * 3_600_000;
+/** Of the cluster. */
+const NAME = 'simulation';
 const MASTER_MACS_PER_MS = 1000;
 /** What a deployment through faults, or an update that finds a worker lost, may end with. */
 const DEPLOY_ERRORS: readonly ErrorCode[] = ['UNAVAILABLE', 'RESOURCE_EXHAUSTED', 'STORAGE', 'DATA_LOSS'];
@@ -142,11 +145,13 @@ class Simulation {
           this.#phase = `phase ${phases.indexOf(phase)}`;
           await sleep(this.#world, phase.idleMs);
           this.#fleet.checkReady(phase.idleMs);
+          if (phase.idleMs > 0) this.#checkHealed(model, phase.idleMs);
           if (!faultsFirst) this.#strike(phase);
           await this.#use(model, phase, cluster);
           this.#violations.push(...this.#calls.checkQuiet());
           healAll(this.#machines);
         }
+        await this.#settle(model);
       }
       this.#phase = 'closing the cluster';
       const first = phases[phases.length - 1]!.close?.what ?? (this.#seed % 2 === 0 ? 'model' : 'cluster');
@@ -161,6 +166,21 @@ class Simulation {
     for (const machine of this.#machines) {
       for (const left of await machine.stop()) this.#violations.push(`${machine.name} left something: ${left}`);
     }
+  }
+
+  /** Nothing happens until what there are spares for is whole again. */
+  async #settle(model: CodedModel): Promise<void> {
+    const { spares, settleMs } = this.#scenario;
+    if (spares === 0 || this.#closedMs !== undefined) return;
+    this.#phase = 'healing after the last phase';
+    await sleep(this.#world, settleMs);
+    this.#checkHealed(model, settleMs);
+  }
+
+  #checkHealed(model: CodedModel, idleMs: number): void {
+    const faults = this.#scenario.phases.flatMap(phase => phase.faults);
+    const rotten = new Set(faults.filter(({ fault }) => fault.kind === 'rot').map(({ worker }) => worker));
+    this.#violations.push(...checkHealed(model, { cluster: NAME, machines: this.#machines, rotten, idleMs }));
   }
 
   /** Those that no fault was drawn for. */
@@ -185,7 +205,7 @@ class Simulation {
   }
 
   #connect(): Promise<Cluster> {
-    const { silenceMs } = this.#scenario;
+    const { silenceMs, healAfterMs } = this.#scenario;
     const clock = this.#canary?.masterClock?.(this.#clock) ?? this.#clock;
     const observer: NetworkObserver = {
       onFrame: (link, stream, direction, info, fate) => {
@@ -204,7 +224,7 @@ class Simulation {
       },
     };
     return connect(
-      { workers: this.#machines.map(({ address }) => address), id: 'simulation', clock, silenceMs },
+      { workers: this.#machines.map(({ address }) => address), id: NAME, clock, silenceMs, healAfterMs },
       {
         rng: this.#streams('reconnects'),
         engine: this.#engine,
@@ -227,7 +247,9 @@ class Simulation {
 
   async #deploy(cluster: Cluster): Promise<CodedModel> {
     const { parity, code, onLoss, systematicGraceMs, hedge, segments, model } = this.#scenario;
-    const options = { parity, code, onLoss, systematicGraceMs, segments, ...(hedge === undefined ? {} : { hedge }) };
+    const workers = Array.from({ length: this.#scenario.workers }, (_, worker) => worker);
+    const shared = { workers, parity, code, onLoss, systematicGraceMs, segments };
+    const options = { ...shared, ...(hedge === undefined ? {} : { hedge }) };
     const deployed = await codedModel(model.versions[0].files, { cluster, ...options });
     this.#trace.add(
       'master',

@@ -42,6 +42,8 @@ export interface LayerHealth {
   readonly margin: number;
   /** Who holds them now, by block; with a hedge data blocks have a second. */
   readonly workers: readonly (readonly number[])[];
+  /** The names of their shards, by block. */
+  readonly shards: readonly string[];
 }
 
 export interface ModelHealth {
@@ -85,7 +87,8 @@ export function healthOf(holdings: readonly Holding[], connections: readonly Con
       const ready = blocks.filter(({ name, workers }) => workers.some(worker => has(worker, name))).length;
       const margin = holding.margin(has);
       const workers = blocks.map(block => block.workers);
-      return holding.layers.map(layer => ({ layer, k, n, ready, margin, workers }));
+      const shards = blocks.map(({ name }) => name);
+      return holding.layers.map(layer => ({ layer, k, n, ready, margin, workers, shards }));
     });
   return { layers, margin: layers.length === 0 ? null : Math.min(...layers.map(({ margin }) => margin)) };
 }

@@ -13,6 +13,9 @@ export {
 export { codedModel, type CodedModel, type RunResult, type UpdateOptions } from './coded-model.js';
 export { planModel } from './deployment.js';
 export type { ClusterEvent, EventKind } from './events.js';
+// The simulator plants bugs in it.
+export { Healer } from './heal.js';
+export type { Holding } from './holding.js';
 export type { LayerHealth, ModelHealth } from './holding.js';
 export type { HedgeAfter } from './hedge.js';
 export type { ModelSource } from './prepare.js';
