@@ -10,6 +10,7 @@ export {
   layerOutput,
   macsOf,
   outputShape,
+  padsBefore,
   shardInput,
   type ConvAttributes,
   type LayerGeometry,

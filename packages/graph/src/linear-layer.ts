@@ -109,6 +109,18 @@ export function macsOf(layer: Pick<LinearLayer, 'fanIn'>, output: Shape): number
   return elementCount(output) * layer.fanIn;
 }
 
+/** Zeros before the first element of each spatial dimension of an input of shape `input`, whose output has shape `output`. */
+export function padsBefore(conv: ConvAttributes, input: Shape, output: Shape): number[] {
+  const { kernel, strides, dilations, pads, autoPad } = conv;
+  return kernel.map((size, i) => {
+    if (autoPad === 'VALID') return 0;
+    if (autoPad === 'NOTSET') return pads[i]!;
+    const reach = (output[i + 2]! - 1) * strides[i]! + dilations[i]! * (size - 1) + 1;
+    const both = Math.max(0, reach - input[i + 2]!);
+    return autoPad === 'SAME_UPPER' ? Math.floor(both / 2) : Math.ceil(both / 2);
+  });
+}
+
 function convOutputSize(conv: ConvAttributes, i: number, kernel: number, size: number): number {
   const stride = conv.strides[i]!;
   if (conv.autoPad === 'SAME_UPPER' || conv.autoPad === 'SAME_LOWER') return Math.ceil(size / stride);
