@@ -39,6 +39,7 @@ export type {
   RunResult,
   ShapedArray,
   UpdateOptions,
+  VerifyChoice,
   WorkerView,
 } from '@kofn/master';
 export type { CodeName } from '@kofn/encoder';
@@ -52,6 +53,7 @@ export {
   type DispatchCall,
   type DispatchHooks,
   type Erasure,
+  type Rejection,
   type Speeds,
 } from '@kofn/master';
 export type { Clock } from '@kofn/core';

@@ -12,6 +12,7 @@ import {
   type LayerChoice,
   type ModelOptions,
   type SegmentChoice,
+  type VerifyChoice,
 } from '@kofn/master';
 import type { Kill } from './arguments.js';
 import { KillPlan } from './kill-plan.js';
@@ -32,6 +33,7 @@ export interface CodeArguments {
   readonly layers: LayerChoice;
   readonly hedge?: HedgeAfter;
   readonly segments: SegmentChoice;
+  readonly verify: VerifyChoice;
 }
 
 /** Number of workers; undefined when none are named. Throws INVALID_ARGUMENT when both ways are used. */
@@ -49,10 +51,12 @@ export function codeOptions({
   layers,
   hedge,
   segments,
+  verify,
 }: CodeArguments): Pick<ModelOptions, keyof CodeArguments> {
   return {
     layers,
     segments,
+    verify,
     ...(parity === undefined ? {} : { parity }),
     ...(code === undefined ? {} : { code }),
     ...(hedge === undefined ? {} : { hedge }),

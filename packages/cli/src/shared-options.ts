@@ -2,13 +2,14 @@
 import type { Command } from 'commander';
 import { CODE_NAMES, type CodeName } from '@kofn/encoder';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
-import type { SegmentChoice } from '@kofn/master';
+import type { SegmentChoice, VerifyChoice } from '@kofn/master';
 import { hedge, inputFile, layerChoice, names, numbers, oneOf, whole, decimal, type InputFile } from './arguments.js';
 import type { ClusterArguments, CodeArguments } from './session.js';
 
 const ENGINES = ['auto', ...ENGINE_NAMES] as const satisfies readonly (EngineName | 'auto')[];
 const LAYOUTS = ['nchw', 'nhwc'] as const;
 const SEGMENTS = ['local', 'replicated'] as const satisfies readonly SegmentChoice[];
+const VERIFY = ['none', 'fingerprint'] as const satisfies readonly VerifyChoice[];
 export const MAX_LOCAL_WORKERS = 64;
 
 export interface InputArguments {
@@ -66,6 +67,12 @@ export function addCodeOptions(command: Command, layers: 'all' | 'auto'): Comman
       'what is not coded runs on the master (local), or on two workers at once (replicated)',
       oneOf('--segments', SEGMENTS),
       'local',
+    )
+    .option(
+      '--verify <how>',
+      'whether what workers compute is checked: none, or each reply before it is used (fingerprint)',
+      oneOf('--verify', VERIFY),
+      'none',
     );
 }
 

@@ -19,6 +19,7 @@ function report(answered: readonly number[]): RunReport {
     ms: 1,
     spans,
     erasures: [],
+    rejected: [],
     decodeSet: [],
     computedHere: [],
     resent: [],

@@ -18,6 +18,8 @@ export const ERROR_CODES = [
   'NON_FINITE',
   /** Stored or received bytes do not hash to their name, do not fit their checksum, or are cut off. */
   'DATA_LOSS',
+  /** A worker's reply is not what its block gives for the input, as verification found. */
+  'WRONG_ANSWER',
   /** The other end cannot be reached or the connection broke. */
   'UNAVAILABLE',
   /** The request did not end by its deadline. */

@@ -119,6 +119,20 @@ export function deviation(of: Fingerprint, expected: Expectation, reply: Float32
   return worst;
 }
 
+/** Parts of a block's RMS by which two sound engines' elements may differ. */
+const AGREEMENT = 3e-5;
+
+/** Whether `reply` is the block that was computed as `own`, but for the order of adding. */
+export function agrees(own: Float32Array, reply: Float32Array): boolean {
+  let squares = 0;
+  let most = 0;
+  for (let i = 0; i < own.length; i++) {
+    squares += own[i]! * own[i]!;
+    most = Math.max(most, Math.abs(own[i]! - reply[i]!));
+  }
+  return most <= AGREEMENT * Math.sqrt(squares / own.length) + UNDERFLOW;
+}
+
 /**
  * What rounding makes of a sum of units that add up `fanIn` products each in float32, one after the other (no order is worse, and
  * engines' are better), DEVIATIONS standard deviations of it: `size` is Σ factor²·(‖w‖²·‖x‖² + b²), `squares` Σ factor²·y².

@@ -4,7 +4,7 @@ export { createCode, defaultCode } from './codes/create-code.js';
 export { encodeLayer, type EncodedBlock, type LayerEncoding, type LinearMap } from './encode.js';
 export { ProgressiveDecoder, type Decoded } from './progressive-decoder.js';
 export { verifyBlock } from './verify.js';
-export { deviation, fingerprint, type Expectation, type Fingerprint } from './fingerprint.js';
+export { agrees, deviation, fingerprint, type Expectation, type Fingerprint } from './fingerprint.js';
 export { expectations, type Window } from './expectation.js';
 // What extenders and tests need.
 export { exactTolerance, ROTATION_FIGURES } from './exactness.js';

@@ -6,7 +6,7 @@ import { connectChannel } from '@kofn/wire';
 import { Connection, type OpenChannel } from './connection.js';
 import { Events, type ClusterEvent } from './events.js';
 import { snapshot, type Fleet, type WorkerState } from './fleet.js';
-import { resolveConnectOptions, type ConnectOptions, type DispatchHooks } from './options.js';
+import { requireWhole, resolveConnectOptions, type ConnectOptions, type DispatchHooks } from './options.js';
 
 /** Leases are 24 hours: a day's worth of failed renewals may pass. */
 const RENEW_MS = 60 * 60_000;
@@ -113,6 +113,15 @@ export class Cluster implements AsyncDisposable {
     } else if (state.kind === 'ready' && this.#lost.delete(connection)) {
       this.tell({ kind: 'back', worker, message: `worker ${worker} (${address}) is back` });
     }
+  }
+
+  /**
+   * Believes worker `index` again, which was quarantined: once what made it compute wrongly is mended. Throws INVALID_ARGUMENT (no
+   * such worker).
+   */
+  release(index: number): void {
+    requireWhole('worker', index, 0, this.connections.length - 1);
+    this.connections[index]!.release();
   }
 
   /** Throws CANCELLED once the cluster is closed. */

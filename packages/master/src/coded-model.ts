@@ -106,6 +106,7 @@ export class CodedModel implements AsyncDisposable {
       hooks,
       onLoss: this.#options.onLoss ?? 'local',
       systematicGraceMs: this.#options.systematicGraceMs ?? 0,
+      suspicions: [],
     });
     return { outputs, report: { request, ms: clock.now() - start, spans, layers, segments } };
   }

@@ -12,6 +12,7 @@
 import { abortReason, KofnError, openScope, sleep, type Clock, type Rng, type Scope, type Signal } from '@kofn/core';
 import { WorkerClient, type Channel, type EncodedInputs, type InferReply, type WorkerInventory } from '@kofn/wire';
 import type { WorkerState } from './fleet.js';
+import { Trust } from './trust.js';
 
 export interface InferCall {
   readonly signal?: Signal | undefined;
@@ -75,6 +76,7 @@ interface Link {
 export class Connection implements AsyncDisposable {
   readonly index: number;
   readonly address: string;
+  readonly trust = new Trust();
   readonly #options: ConnectionOptions;
   readonly #life: Scope;
   #link: Link;
@@ -219,8 +221,27 @@ export class Connection implements AsyncDisposable {
     );
   }
 
+  /** An answer was looked into; `wrong` says to what, if it was wrong. After two it is put aside until `release`. */
+  judged(wrong?: string): void {
+    this.trust.count(wrong);
+    if (this.trust.distrust !== undefined && this.takesCalls) this.#enter({ kind: 'ready' });
+    else this.#onChange();
+  }
+
+  /** It is believed again. */
+  release(): void {
+    this.trust.release();
+    this.#quarantineEnds = 0;
+    this.#endQuarantine();
+  }
+
   #endQuarantine(): void {
-    if (this.#state.kind !== 'quarantined' || this.#options.clock.now() < this.#quarantineEnds) return;
+    if (
+      this.trust.distrust !== undefined ||
+      this.#state.kind !== 'quarantined' ||
+      this.#options.clock.now() < this.#quarantineEnds
+    )
+      return;
     this.#marks = 0;
     this.#enter({ kind: 'ready' });
   }
@@ -243,7 +264,10 @@ export class Connection implements AsyncDisposable {
     return new KofnError('UNAVAILABLE', `worker ${this.index} (${this.address}) is ${kind}${why}`);
   }
 
-  #enter(state: WorkerState): void {
+  #enter(entered: WorkerState): void {
+    const { distrust } = this.trust;
+    const isDistrusted = distrust !== undefined && (entered.kind === 'ready' || entered.kind === 'suspect');
+    const state: WorkerState = isDistrusted ? { kind: 'quarantined', reason: distrust } : entered;
     if (this.#state.kind === state.kind && JSON.stringify(this.#state) === JSON.stringify(state)) return;
     this.#state = state;
     const answers = this.takesCalls || state.kind === 'draining' || state.kind === 'quarantined';

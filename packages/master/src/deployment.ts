@@ -26,9 +26,11 @@ import {
   resolveCode,
   resolveHedge,
   resolveSegments,
+  resolveVerify,
   resolveWorkers,
   type ModelOptions,
   type ResolvedCode,
+  type VerifyChoice,
 } from './options.js';
 import { ASSUMED_SPEEDS, type Plan } from './plan.js';
 import { encoded, placeLayers, Puts, shardFiles, type PlaceOptions } from './placement.js';
@@ -39,6 +41,7 @@ import { ReplicatedSegment, type ExpectedOutput } from './replicated-segment.js'
 import type { LayerReport } from './report.js';
 import { runSteps, type DeployedStep, type StepsResult } from './run.js';
 import { localSpans } from './spans.js';
+import { fingerprintsOf, Investigation } from './verification.js';
 import type { RequestContext } from './worker-call.js';
 
 export class Deployment {
@@ -55,6 +58,7 @@ export class Deployment {
   readonly #order: ReadonlyMap<string, number>;
   /** The requests that run: what ends each, and its end. */
   readonly #running = new Map<Scope, Promise<unknown>>();
+  readonly #investigation = new Investigation();
   #whole: Promise<Session> | undefined;
   #disposal: Promise<void> | undefined;
 
@@ -119,6 +123,7 @@ export class Deployment {
     const ended = running
       .catch(() => undefined)
       .finally(() => {
+        if (context.suspicions.length > 0) this.#investigation.add(context.suspicions);
         this.#running.delete(scope);
         scope[Symbol.dispose]();
       });
@@ -162,6 +167,7 @@ export class Deployment {
     const ending = [...this.#running.values()];
     for (const scope of this.#running.keys()) scope.abort(new KofnError('CANCELLED', 'the model was closed meanwhile'));
     await Promise.all(ending);
+    await this.#investigation[Symbol.asyncDispose]();
     const whole = await this.#whole?.catch(() => undefined);
     await whole?.[Symbol.asyncDispose]();
     await disposeSteps(this.#steps);
@@ -217,6 +223,7 @@ export async function deploy(
   const code = resolveCode(options, holders.length);
   const hedge = resolveHedge(options, holders.length);
   const segments = resolveSegments(options, holders.length);
+  const verify = resolveVerify(options);
   if (options.systematicGraceMs !== undefined) requireRange('systematicGraceMs', options.systematicGraceMs, 0, 60_000);
   const engine = await cluster.planningEngine();
   const prepared = await prepareModel(source, engine);
@@ -229,7 +236,7 @@ export async function deploy(
     await prepared.settle();
     const { connections } = cluster;
     const context = { connections, places: holders, known: options.known ?? knownHomes(connections, owner) };
-    await openSteps(prepared.model, planning, { ...options, code, hedge, owner, context }, steps);
+    await openSteps(prepared.model, planning, { ...options, code, hedge, verify, owner, context }, steps);
     return new Deployment(owner, { cluster, holders, prepared, plan: planning.plan, steps });
   } catch (error) {
     await disposeSteps(steps);
@@ -252,6 +259,7 @@ export async function planModel(
   const code = resolveCode(options, count);
   const hedge = resolveHedge(options, count);
   const segments = resolveSegments(options, count);
+  resolveVerify(options);
   await using own = cluster === undefined ? await createEngine('auto') : undefined;
   const engine = own ?? cluster!.engine;
   const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
@@ -272,6 +280,7 @@ async function openSteps(
   {
     code,
     hedge,
+    verify,
     owner,
     context,
     cluster,
@@ -280,6 +289,7 @@ async function openSteps(
   }: Pick<ModelOptions, 'onProgress' | 'signal'> & {
     code: ResolvedCode;
     hedge: HedgeAfter | undefined;
+    verify: VerifyChoice;
     owner: Owner;
     context: PlacingContext;
     cluster: Cluster;
@@ -329,7 +339,8 @@ async function openSteps(
     const local = new LocalBlocks(engine, engineThreads, files);
     const resends = new Resends(clock, owner, block => ({ name: placed.shards[block]!.name, ...files(block) }));
     const outputs = members.map(({ output }) => output);
-    steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, local, resends } });
+    const fingerprints = verify === 'fingerprint' ? fingerprintsOf(encode()) : undefined;
+    steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, fingerprints, local, resends } });
   }
 }
 

@@ -5,7 +5,7 @@
  *
  * Invariants
  * 1. Every call ends with this function: answered, failed, or cancelled by the scope. Nothing outlives it.
- * 2. A reply enters the decoders only when each of its blocks has passed `verifyBlock`; whatever else a worker answers is an
+ * 2. A reply enters the decoders only when each of its blocks has passed `verifyBlock` and its fingerprint; whatever else a worker answers is an
  *    erasure.
  * 3. Nothing but the decode set shapes the outputs: an arrival after the last one needed is not used.
  * 4. The report is taken at the moment of decoding, so our own cancellations never look like failures.
@@ -32,8 +32,9 @@ import { GroupOutputs, type DeployedLayer } from './group-outputs.js';
 import { Hedging, type Hedge } from './hedge.js';
 import { lacksRoom, room } from './room.js';
 import { substitute, type LocalBlocks, type Resends } from './recover.js';
-import type { Arrival, Erasure, LayerReport } from './report.js';
+import { rejectedOf, type Arrival, type Erasure, type LayerReport } from './report.js';
 import { localSpans, spansOf, type CallTimes } from './spans.js';
+import { ReplyCheck, type Fingerprints } from './verification.js';
 import { ANSWERED, callWorker, type RequestContext } from './worker-call.js';
 
 export interface PlacedShard {
@@ -52,6 +53,8 @@ export interface DeployedGroup {
   shards: readonly PlacedShard[];
   /** When another holder is asked for a late block; the shards then have one. */
   readonly hedge: Hedge | undefined;
+  /** What replies are checked against; undefined when they are believed. */
+  readonly fingerprints?: Fingerprints | undefined;
   readonly local: LocalBlocks;
   readonly resends: Resends;
 }
@@ -74,6 +77,7 @@ class GroupCall {
   readonly #group: DeployedGroup;
   readonly #context: RequestContext;
   readonly #outputs: GroupOutputs;
+  readonly #check: ReplyCheck | undefined;
   readonly #start: number;
   readonly #arrivals: Arrival[] = [];
   readonly #erasures: Erasure[] = [];
@@ -98,6 +102,7 @@ class GroupCall {
     this.#start = context.clock.now();
     this.#isHolding = context.systematicGraceMs > 0;
     this.#outputs = new GroupOutputs(group.layers, group.plans, input);
+    this.#check = group.fingerprints && new ReplyCheck(group.fingerprints, group, this.#outputs, context);
   }
 
   async run(): Promise<LayerAnswer[]> {
@@ -146,6 +151,7 @@ class GroupCall {
       spans: isOurs ? localSpans(ms) : spansOf(this.#last!, this.#start, end),
       arrivals: [...this.#arrivals],
       erasures: [...this.#erasures],
+      rejected: rejectedOf(this.#erasures),
       computedHere,
       resent: ascending([...this.#resent, ...(this.#hedging?.lost ?? [])]),
       hedged: ascending(this.#hedging?.late ?? NONE),
@@ -187,10 +193,15 @@ class GroupCall {
       signal,
       putting: lacks ? this.#group.resends.give(connection, block) : undefined,
       inputs: () => (this.#encoded ??= new EncodedInputs({ x: this.#outputs.input })),
-      onWritten: bytes => (this.#bytesSent += bytes),
+      onWritten: bytes => {
+        this.#bytesSent += bytes;
+        this.#check?.written();
+      },
       verify: ({ outputs, bytesReceived }) => {
         this.#bytesReceived += bytesReceived;
-        return this.#outputs.verified(outputs);
+        const values = this.#outputs.verified(outputs);
+        this.#check?.look(connection, block, values);
+        return values;
       },
       take: (values, times) => this.#arrive(block, worker, values, times),
       onFailure: (code, message) => this.#erasures.push({ block, worker, code, message }),

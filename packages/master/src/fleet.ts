@@ -7,7 +7,8 @@ import type { Connection } from './connection.js';
  * - suspect: it has not answered for a moment (calls still go there), or its engine has been on one run for much longer than
  *   its runs take (calls do not)
  * - draining: it was told to stop and finishes what it has
- * - quarantined: it answered wrongly several times and is left alone for a while
+ * - quarantined: several of its replies were none and it is left alone for a while, or two were wrong and it is left alone until
+ *   it is released
  * - dead: the link is lost; it is tried again with backoff
  */
 export type WorkerState =
@@ -28,13 +29,16 @@ export interface WorkerView {
   readonly cores: number;
   /** Replies that came after their request was over: counted, never used. */
   readonly lateReplies: number;
+  /** Replies that were wrong, and those that failed their check and were right (`verify`). */
+  readonly wrongAnswers: number;
+  readonly falseAlarms: number;
 }
 
 export type Fleet = readonly WorkerView[];
 
 export function snapshot(connections: readonly Connection[]): Fleet {
   return Object.freeze(
-    connections.map(({ index, address, state, inventory, lateReplies }) =>
+    connections.map(({ index, address, state, inventory, lateReplies, trust }) =>
       Object.freeze({
         index,
         address,
@@ -43,6 +47,8 @@ export function snapshot(connections: readonly Connection[]): Fleet {
         engine: inventory.engine,
         cores: inventory.cores,
         lateReplies,
+        wrongAnswers: trust.wrongAnswers,
+        falseAlarms: trust.falseAlarms,
       }),
     ),
   );

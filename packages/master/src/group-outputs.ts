@@ -16,10 +16,17 @@ export interface DeployedLayer {
   readonly encoding: Pick<LayerEncoding, 'code' | 'partition' | 'scales'>;
 }
 
-/** One layer's part. */
-interface Part {
-  readonly deployed: DeployedLayer;
+/** Of one layer: what a reply's check looks at. */
+export interface ReplyPart {
+  readonly name: string;
+  readonly layer: LayerGeometry;
   readonly outputShape: readonly number[];
+  /** Elements of a unit of one sample: 1 of a dense layer. */
+  readonly positions: number;
+}
+
+/** One layer's part. */
+interface Part extends ReplyPart {
   /** Of each worker's block. */
   readonly replyShape: readonly number[];
   readonly decoder: ProgressiveDecoder;
@@ -50,6 +57,10 @@ export class GroupOutputs {
     this.name = layers.map(each => each.name).join(', ');
     const replyFloats = this.#parts.reduce((sum, { replyShape }) => sum + elementCount(replyShape), 0);
     this.bytes = 4 * (elementCount(this.input.shape) + replyFloats);
+  }
+
+  get parts(): readonly ReplyPart[] {
+    return this.#parts;
   }
 
   get complete(): boolean {
@@ -85,7 +96,7 @@ export class GroupOutputs {
 
   /** Of each layer. Throws UNDECODABLE when not `complete`. */
   finish(): LayerOutput[] {
-    return this.#parts.map(({ deployed: { name, layer }, decoder, outputShape: shape }) => {
+    return this.#parts.map(({ name, layer, decoder, outputShape: shape }) => {
       const decoded = decoder.finish();
       return { ...decoded, name, output: layerOutput(layer, shape, decoded.output) };
     });
@@ -93,15 +104,18 @@ export class GroupOutputs {
 }
 
 function partOf(deployed: DeployedLayer, plans: DecodePlans, input: Tensor): Part {
-  const { layer, encoding } = deployed;
+  const { name, layer, encoding } = deployed;
   const shape = outputShape(layer, input.shape);
   const replyUnits = encoding.partition.groups * encoding.partition.blockUnits;
   const [batch, spatial] =
     layer.conv === undefined ? [elementCount(shape) / layer.units, []] : [shape[0]!, shape.slice(2)];
+  const positions = elementCount(spatial);
   return {
-    deployed,
+    name,
+    layer,
+    positions,
     outputShape: shape,
     replyShape: [batch, replyUnits, ...spatial],
-    decoder: new ProgressiveDecoder({ encoding, plans, batch, inner: elementCount(spatial) }),
+    decoder: new ProgressiveDecoder({ encoding, plans, batch, inner: positions }),
   };
 }

@@ -30,9 +30,10 @@ export type {
   OnLoss,
   RunOptions,
   SegmentChoice,
+  VerifyChoice,
 } from './options.js';
 export { ASSUMED_SPEEDS, type Costs, type LayerPlan, type Plan, type SegmentPlan, type Speeds } from './plan.js';
-export type { Arrival, Erasure, LayerReport, RunReport, SegmentReport } from './report.js';
+export type { Arrival, Erasure, LayerReport, Rejection, RunReport, SegmentReport } from './report.js';
 export type { Spans } from './spans.js';
 export type { Fleet, WorkerView } from './fleet.js';
 export { checkInputs, zeroInputs } from './inputs.js';

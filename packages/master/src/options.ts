@@ -80,6 +80,13 @@ export type OnLoss = (typeof ON_LOSS)[number];
 export const SEGMENTS = ['local', 'replicated'] as const;
 export type SegmentChoice = (typeof SEGMENTS)[number];
 
+/**
+ * Whether what workers compute is checked: not (a reply of the right type and shape with finite numbers is believed), or each reply
+ * before it is used.
+ */
+export const VERIFY = ['none', 'fingerprint'] as const;
+export type VerifyChoice = (typeof VERIFY)[number];
+
 /** Which linear layers are coded: all that can be, those for which it pays, or these by name. */
 export type LayerChoice = 'all' | 'auto' | readonly string[];
 
@@ -114,6 +121,11 @@ export interface CodeOptions {
    * asked of the second at once. Each data block then stands on two workers: its own and the next. Default: nobody is asked twice.
    */
   readonly hedge?: HedgeAfter;
+  /**
+   * 'fingerprint': a reply that its block does not give is an erasure, and a worker that is found wrong twice is quarantined until
+   * `cluster.release`. Of coded layers, not of replicated segments. Default 'none'.
+   */
+  readonly verify?: VerifyChoice;
   readonly onProgress?: (progress: DeployProgress) => void;
   readonly signal?: Signal;
 }
@@ -248,6 +260,12 @@ export function resolveHedge({ hedge }: CodeOptions, workers: number): HedgeAfte
   }
   requireSecond('hedge', workers);
   return hedge;
+}
+
+/** Throws INVALID_ARGUMENT. */
+export function resolveVerify({ verify = 'none' }: CodeOptions): VerifyChoice {
+  if (VERIFY.includes(verify)) return verify;
+  throw new KofnError('INVALID_ARGUMENT', `verify: "${String(verify)}" is not one of ${VERIFY.join(', ')}`);
 }
 
 /** Who runs the segments, with `workers` to do it. Throws INVALID_ARGUMENT. */

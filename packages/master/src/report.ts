@@ -21,6 +21,12 @@ export interface Erasure {
   readonly message: string;
 }
 
+/** A reply that its fingerprint showed not to be its block (`verify`): an erasure, too. */
+export interface Rejection {
+  readonly block: number;
+  readonly worker: number;
+}
+
 export interface LayerReport {
   readonly name: string;
   readonly code: CodeName;
@@ -33,6 +39,7 @@ export interface LayerReport {
   /** Replies up to the one that completed the decode set, in order of arrival. */
   readonly arrivals: readonly Arrival[];
   readonly erasures: readonly Erasure[];
+  readonly rejected: readonly Rejection[];
   /** Blocks that the output was decoded from, ascending; those computed by the master included. */
   readonly decodeSet: readonly number[];
   /** Data blocks computed from parity, by why: their worker failed, or had not answered yet. */
@@ -70,4 +77,11 @@ export interface RunReport {
   readonly layers: readonly LayerReport[];
   /** In the model's order; none with `segments: 'local'`, nor those that stay with the master (`Plan.segments`). */
   readonly segments: readonly SegmentReport[];
+}
+
+const NONE: readonly Rejection[] = [];
+
+export function rejectedOf(erasures: readonly Erasure[]): readonly Rejection[] {
+  if (erasures.length === 0) return NONE;
+  return erasures.filter(({ code }) => code === 'WRONG_ANSWER').map(({ block, worker }) => ({ block, worker }));
 }

@@ -11,6 +11,7 @@ import type { EncodedInputs, InferReply } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DispatchHooks, OnLoss } from './options.js';
 import type { CallTimes } from './spans.js';
+import type { Suspicion } from './verification.js';
 
 export interface RequestContext {
   readonly request: number;
@@ -23,6 +24,8 @@ export interface RequestContext {
   readonly hooks: DispatchHooks;
   readonly onLoss: OnLoss;
   readonly systematicGraceMs: number;
+  /** Replies that failed their check, to be looked into when the request is over. */
+  readonly suspicions: Suspicion[];
 }
 
 export interface WorkerCall<T> {
