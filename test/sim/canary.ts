@@ -4,7 +4,7 @@
  */
 import { abortable, float32, isFiniteTensor, KofnError, type Clock, type Tensor, type Tensors } from '@kofn/core';
 import { ProgressiveDecoder } from '@kofn/encoder';
-import type { Cluster, CodedModel } from '@kofn/master';
+import { ReplyCheck, type Cluster, type CodedModel } from '@kofn/master';
 import { checksum, InferStream, WorkerClient, type InferReply } from '@kofn/wire';
 import type { WorkerServer } from '@kofn/worker';
 import { HEDGE_MARK } from './scenario.js';
@@ -170,6 +170,21 @@ export const CANARIES: readonly Canary[] = [
     firstSeed: 28,
     found: /waited|lost within r/,
     masterClock: clock => withoutTimers(clock, delayMs => delayMs === SEGMENT_LATE_MS),
+  },
+  {
+    name: 'believes a reply that fails its check',
+    found: /wrong answer/,
+    apply: () => patch(ReplyCheck.prototype, 'look', () => () => undefined),
+  },
+  {
+    name: "checks every reply by the first block's fingerprint",
+    found: /blames worker|gave a false alarm/,
+    apply: () =>
+      patch(ReplyCheck.prototype, 'look', original => {
+        return function (this: ReplyCheck, connection, _block, values) {
+          original.call(this, connection, 0, values);
+        };
+      }),
   },
   {
     name: 'does not give up the shards of a model that closes',

@@ -5,6 +5,7 @@
  * covers at every moment, lost workers included.
  */
 import type { Clock, Rng } from '@kofn/core';
+import type { Lie } from './lies.js';
 import type { Machine } from './machine.js';
 import { NO_FRAME_FAULTS, type FrameFaults } from './link.js';
 import { between, pick } from './streams.js';
@@ -20,6 +21,7 @@ export type Fault =
   | { readonly kind: 'partition'; readonly directions: readonly ('out' | 'back')[]; readonly ms: number }
   | { readonly kind: 'frames'; readonly fault: keyof FrameFaults; readonly chance: number; readonly ms: number }
   | { readonly kind: 'spoil'; readonly how: 'nan' | 'shape'; readonly ms: number }
+  | { readonly kind: 'lie'; readonly how: Lie; readonly ms: number }
   | { readonly kind: 'reset' }
   | { readonly kind: 'refuse'; readonly ms: number }
   | { readonly kind: 'full disk'; readonly ms: number }
@@ -100,6 +102,7 @@ export function healAll(machines: readonly Machine[]): void {
     machine.slowness = 1;
     machine.resume();
     machine.spoiling = 'none';
+    machine.lying = undefined;
     machine.refuses = false;
     machine.disk.limitBytes = Infinity;
   }
@@ -141,6 +144,9 @@ function strike(machine: Machine, fault: Fault, clock: Clock): void {
     case 'spoil':
       machine.spoiling = fault.how;
       return later(() => (machine.spoiling = 'none'), fault.ms);
+    case 'lie':
+      machine.lying = fault.how;
+      return later(() => (machine.lying = undefined), fault.ms);
     case 'reset':
       return machine.onBreak('reset by the network');
     case 'refuse':

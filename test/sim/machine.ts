@@ -10,6 +10,7 @@ import { float32, type Clock, type Tensors } from '@kofn/core';
 import type { Owner } from '@kofn/wire';
 import { WorkerServer } from '@kofn/worker';
 import { MachineClock } from './machine-clock.js';
+import { lied, type Lie } from './lies.js';
 import type { Link } from './link.js';
 import { MemoryDisk } from './memory-blobs.js';
 import type { Peer } from './sim-call.js';
@@ -64,6 +65,7 @@ export class Machine implements Host {
   /** Runs take so many times as long. */
   slowness = 1;
   spoiling: Spoiling = 'none';
+  lying: Lie | undefined;
   refuses = false;
   /** Breaks the connection that the master has. */
   onBreak: (why: string) => void = () => undefined;
@@ -74,6 +76,8 @@ export class Machine implements Host {
   readonly #observer: MachineObserver;
   #disk = new MemoryDisk();
   #process: Process | undefined;
+  /** Of its engine's last run. */
+  #outputs: Tensors | undefined;
   #awayFromMs: number | undefined;
   #starting: Promise<void> | undefined;
 
@@ -277,6 +281,9 @@ export class Machine implements Host {
   }
 
   #spoil(outputs: Tensors): Tensors {
+    const before = this.#outputs;
+    this.#outputs = outputs;
+    if (this.lying !== undefined && this.spoiling === 'none') return lied(this.lying, outputs, before);
     if (this.spoiling === 'none') return outputs;
     const spoiled = Object.entries(outputs).map(([name, { shape, data }]) => {
       const values = data as Float32Array;

@@ -8,6 +8,7 @@
 import type { Float32Tensor, Rng } from '@kofn/core';
 import type { CodeOptions, ModelOptions, OnLoss } from '@kofn/master';
 import { drawFaults, isDeadly, isLasting, type ScheduledFault } from './faults.js';
+import { drawLies } from './lies.js';
 import type { MachineLimits } from './machine.js';
 import { drawModel, type DrawnModel } from './models.js';
 import { between, pick, some, type Streams } from './streams.js';
@@ -46,6 +47,7 @@ export interface Scenario {
   readonly systematicGraceMs: number;
   readonly hedge: CodeOptions['hedge'];
   readonly segments: NonNullable<ModelOptions['segments']>;
+  readonly verify: NonNullable<CodeOptions['verify']>;
   readonly limits: readonly MachineLimits[];
   readonly model: DrawnModel;
   readonly phases: readonly Phase[];
@@ -96,7 +98,8 @@ export function drawScenario(streams: Streams): Scenario {
           }),
         ];
   const silenceMs = drawSilence(rng, drawn);
-  const phases = drawn.map(phase => ({ ...phase, idleMs: longEnough(phase.idleMs, silenceMs) }));
+  const quiet = drawn.map(phase => ({ ...phase, idleMs: longEnough(phase.idleMs, silenceMs) }));
+  const { verify, phases } = drawLies(streams, quiet, segments);
   const machineRng = streams('machines of spares');
   const limitsFrom = (own: Rng) => ({
     memoryBytes: (1 + own.integer(4)) * (SESSION_BYTES + 2 ** 16),
@@ -116,6 +119,7 @@ export function drawScenario(streams: Streams): Scenario {
     systematicGraceMs: pick(rng, [0, 0, 3]),
     hedge,
     segments,
+    verify,
     limits: [...numbers.map(() => limitsFrom(rng)), ...Array.from({ length: spares }, () => limitsFrom(machineRng))],
     model,
     phases,
@@ -233,9 +237,10 @@ function drawRequests(rng: Rng, model: DrawnModel, spanMs: number): DrawnRequest
 
 /** In one line. */
 export function describeScenario(scenario: Scenario): string {
-  const { kind, workers, parity, code, onLoss, hedge, segments, model, phases, spares, healAfterMs } = scenario;
+  const { kind, workers, parity, code, onLoss, hedge, segments, verify, model, phases, spares, healAfterMs } = scenario;
   const spare = spares === 0 ? '' : `, ${spares} spares after ${healAfterMs} ms`;
-  const help = `${hedge === undefined ? '' : `, hedge ${hedge}`}${segments === 'local' ? '' : `, segments ${segments}`}`;
+  const check = verify === 'none' ? '' : `, verify ${verify}`;
+  const help = `${hedge === undefined ? '' : `, hedge ${hedge}`}${segments === 'local' ? '' : `, segments ${segments}`}${check}`;
   const about = phases.map(
     ({ requests, faults, afflicted }) =>
       `${requests.length} requests and ${faults.length} faults at workers ${afflicted.join(' ')}`,

@@ -18,6 +18,7 @@ import { checkGivenUp, checkMaster } from './checks/nothing-left.js';
 import { checkDeadlines, checkNoneLost, checkTypedErrors } from './checks/outcomes.js';
 import type { RequestRecord, Violation } from './checks/request.js';
 import { applyFaults, healAll } from './faults.js';
+import { checkJudged } from './lies.js';
 import { Link } from './link.js';
 import { MachineClock } from './machine-clock.js';
 import { Machine, type MachineObserver } from './machine.js';
@@ -144,6 +145,7 @@ class Simulation {
         for (const phase of phases) {
           this.#phase = `phase ${phases.indexOf(phase)}`;
           await sleep(this.#world, phase.idleMs);
+          this.#violations.push(...checkJudged(cluster, this.#liars));
           this.#fleet.checkReady(phase.idleMs);
           if (phase.idleMs > 0) this.#checkHealed(model, phase.idleMs);
           if (!faultsFirst) this.#strike(phase);
@@ -154,6 +156,7 @@ class Simulation {
         await this.#settle(model);
       }
       this.#phase = 'closing the cluster';
+      this.#violations.push(...checkJudged(cluster, this.#liars));
       const first = phases[phases.length - 1]!.close?.what ?? (this.#seed % 2 === 0 ? 'model' : 'cluster');
       if (first === 'model') await model?.close();
       if (first === 'model' && model !== undefined) this.#violations.push(...checkGivenUp(this.#soundMachines()));
@@ -187,6 +190,12 @@ class Simulation {
   #soundMachines(): Machine[] {
     const afflicted = new Set(this.#scenario.phases.flatMap(phase => phase.afflicted));
     return this.#machines.filter(({ index }) => !afflicted.has(index));
+  }
+
+  /** The workers for which lies were drawn. */
+  get #liars(): ReadonlySet<number> {
+    const faults = this.#scenario.phases.flatMap(phase => phase.faults);
+    return new Set(faults.flatMap(({ worker, fault }) => (fault.kind === 'lie' ? [worker] : [])));
   }
 
   #strike({ faults }: Phase): void {
@@ -246,9 +255,9 @@ class Simulation {
   }
 
   async #deploy(cluster: Cluster): Promise<CodedModel> {
-    const { parity, code, onLoss, systematicGraceMs, hedge, segments, model } = this.#scenario;
+    const { parity, code, onLoss, systematicGraceMs, hedge, segments, verify, model } = this.#scenario;
     const workers = Array.from({ length: this.#scenario.workers }, (_, worker) => worker);
-    const shared = { workers, parity, code, onLoss, systematicGraceMs, segments };
+    const shared = { workers, parity, code, onLoss, systematicGraceMs, segments, verify };
     const options = { ...shared, ...(hedge === undefined ? {} : { hedge }) };
     const deployed = await codedModel(model.versions[0].files, { cluster, ...options });
     this.#trace.add(

@@ -37,3 +37,5 @@ export type { Arrival, Erasure, LayerReport, Rejection, RunReport, SegmentReport
 export type { Spans } from './spans.js';
 export type { Fleet, WorkerView } from './fleet.js';
 export { checkInputs, zeroInputs } from './inputs.js';
+// Changed by planted bugs.
+export { ReplyCheck } from './verification.js';
