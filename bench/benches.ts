@@ -6,6 +6,7 @@ import { layer } from './layer.js';
 import { memory } from './memory.js';
 import { model } from './model.js';
 import { pipeline } from './pipeline.js';
+import { verify } from './verify.js';
 import { smallCalls } from './small-calls.js';
 import { bulk } from './transport/bulk.js';
 import { far } from './transport/far.js';
@@ -21,5 +22,6 @@ export const BENCHES: readonly Bench[] = [
   model,
   smallCalls,
   pipeline,
+  verify,
   memory,
 ];

@@ -38,15 +38,19 @@ export interface Expectation {
 
 /** Half the distance from 1 to the next float32: the largest relative rounding error. */
 const UNIT_ROUNDOFF = 2 ** -24;
-/** Standard deviations of the rounding, added up in the worst order, that the tolerance holds. */
-const DEVIATIONS = 6;
+/**
+ * Standard deviations of the rounding, added up in the worst order, that the tolerance holds. Short sums are added in that order by
+ * engines, too; long ones, of more than LONG products, in blocks.
+ */
+const DEVIATIONS = { short: 11, long: 6 } as const;
+const LONG = 1024;
 /** Below float32's normal numbers an engine may round to zero. */
 const UNDERFLOW = 2 ** -126;
 /**
  * Weights of a unit times units of a combination: so many keep the tolerance below 1e-4 / 1.5 of the outputs' RMS where weights
  * and inputs have no common direction.
  */
-const MAX_COMBINED = 230_000;
+const MAX_COMBINED = { short: 68_000, long: 230_000 } as const;
 
 /**
  * The fingerprint of `block`, which has `blockUnits` units of `fanIn` weights in each of `groups` groups. `random(count)` gives so
@@ -57,7 +61,7 @@ export function fingerprint(
   { groups, blockUnits, fanIn }: { groups: number; blockUnits: number; fanIn: number },
   random: (count: number) => Uint8Array,
 ): Fingerprint {
-  const largest = Math.max(1, Math.floor(MAX_COMBINED / fanIn));
+  const largest = Math.max(1, Math.floor(MAX_COMBINED[lengthOf(fanIn)] / fanIn));
   const rows = Math.ceil(blockUnits / largest);
   const rowUnits = Math.ceil(blockUnits / rows);
   const factors = drawFactors(groups * blockUnits, random);
@@ -139,7 +143,11 @@ export function agrees(own: Float32Array, reply: Float32Array): boolean {
  */
 function tolerance(size: number, squares: number, fanIn: number): number {
   const variance = 0.03 * ((1 + 8 / fanIn) * size + 2 * (fanIn + 4) * squares);
-  return DEVIATIONS * UNIT_ROUNDOFF * Math.sqrt(variance) + UNDERFLOW * (fanIn + 1);
+  return DEVIATIONS[lengthOf(fanIn)] * UNIT_ROUNDOFF * Math.sqrt(variance) + UNDERFLOW * (fanIn + 1);
+}
+
+function lengthOf(fanIn: number): 'short' | 'long' {
+  return fanIn > LONG ? 'long' : 'short';
 }
 
 function drawFactors(count: number, random: (count: number) => Uint8Array): Float64Array {
