@@ -3,9 +3,10 @@ import { randomInt } from 'node:crypto';
 import { KofnError, seededRng, type Clock, type Rng, type Timer } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { connectChannel } from '@kofn/wire';
-import { Connection, type OpenChannel } from './connection.js';
+import { Connection } from './connection.js';
 import { Events, type ClusterEvent } from './events.js';
 import { snapshot, type Fleet, type WorkerState } from './fleet.js';
+import type { OpenChannel } from './link.js';
 import { requireWhole, resolveConnectOptions, type ConnectOptions, type DispatchHooks } from './options.js';
 
 /** Leases are 24 hours: a day's worth of failed renewals may pass. */

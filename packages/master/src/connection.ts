@@ -9,9 +9,10 @@
  *    UNAVAILABLE. What a worker took before it drains, it answers.
  * 3. After dispose nothing of this worker is pending, and no timer is left.
  */
-import { abortReason, KofnError, openScope, sleep, type Clock, type Rng, type Scope, type Signal } from '@kofn/core';
-import { WorkerClient, type Channel, type EncodedInputs, type InferReply, type WorkerInventory } from '@kofn/wire';
+import { abortReason, KofnError, openScope, sleep, type Rng, type Scope, type Signal } from '@kofn/core';
+import type { EncodedInputs, InferReply, WorkerClient, WorkerInventory } from '@kofn/wire';
 import type { WorkerState } from './fleet.js';
+import { closeLink, openLink, shardsOf, stateOf, type Link, type LinkOptions } from './link.js';
 import { Trust } from './trust.js';
 
 export interface InferCall {
@@ -23,19 +24,10 @@ export interface InferCall {
   readonly onWritten?: ((bytes: number) => void) | undefined;
 }
 
-/** Makes the channel to a worker: gRPC, or a simulator's. */
-export type OpenChannel = (address: string, options: { maxMessageBytes: number; clock: Clock }) => Channel;
-
-export interface ConnectionOptions {
-  readonly clock: Clock;
+export interface ConnectionOptions extends LinkOptions {
   readonly rng: Rng;
-  /** Longest wait for one attempt to connect. */
-  readonly connectDeadlineMs: number;
   /** A worker that says nothing for so long is dead. */
   readonly silenceMs: number;
-  readonly maxInFlight: number;
-  readonly maxMessageBytes: number;
-  readonly openChannel: OpenChannel;
 }
 
 /** Parts of `silenceMs`: between two questions, until an unanswered one makes the worker suspect, and dead. */
@@ -63,15 +55,6 @@ const LAST_BACKOFF_MS = 5_000;
 /** So many replies that broke the protocol put a worker aside for so long. */
 const MARKS = 3;
 const QUARANTINE_MS = 60_000;
-
-/** A link that stands. */
-interface Link {
-  readonly channel: Channel;
-  readonly client: WorkerClient;
-  readonly inventory: WorkerInventory;
-  /** What it said of itself when the link was made. */
-  readonly state: WorkerState;
-}
 
 export class Connection implements AsyncDisposable {
   readonly index: number;
@@ -225,7 +208,7 @@ export class Connection implements AsyncDisposable {
   judged(wrong?: string): void {
     this.trust.count(wrong);
     if (this.trust.distrust !== undefined && this.takesCalls) this.#enter({ kind: 'ready' });
-    else this.#onChange();
+    else this.#tell();
   }
 
   /** It is believed again. */
@@ -370,36 +353,4 @@ export class Connection implements AsyncDisposable {
 
 function silent(ms: number): KofnError {
   return new KofnError('DEADLINE_EXCEEDED', `silent for ${Math.round(ms)} ms`);
-}
-
-function shardsOf({ inventory }: Link): Set<string> {
-  return new Set(inventory.shards.map(shard => shard.name));
-}
-
-function stateOf({ ready, live }: { ready: boolean; live: boolean }): WorkerState {
-  if (ready) return { kind: 'ready' };
-  return live ? { kind: 'suspect', reason: 'engine' } : { kind: 'draining' };
-}
-
-async function openLink(
-  address: string,
-  parent: Signal | undefined,
-  { clock, connectDeadlineMs: deadlineMs, maxInFlight, maxMessageBytes, openChannel }: ConnectionOptions,
-): Promise<Link> {
-  using scope = openScope(clock, { parent, deadlineMs, what: `connection to worker ${address}` });
-  const channel = openChannel(address, { maxMessageBytes, clock });
-  try {
-    await channel.ready({ signal: scope.signal, deadlineMs });
-    const client = await WorkerClient.open(channel, { maxInFlight, signal: scope.signal });
-    const inventory = await client.inventory({ signal: scope.signal });
-    return { channel, client, inventory, state: stateOf(await client.health({ signal: scope.signal })) };
-  } catch (error) {
-    await channel[Symbol.asyncDispose]();
-    throw error;
-  }
-}
-
-async function closeLink({ client, channel }: Link): Promise<void> {
-  await client.close();
-  await channel[Symbol.asyncDispose]();
 }
