@@ -147,13 +147,13 @@ class Simulation {
           await sleep(this.#world, phase.idleMs);
           this.#violations.push(...checkJudged(cluster, this.#liars));
           this.#fleet.checkReady(phase.idleMs);
-          if (phase.idleMs > 0) this.#checkHealed(model, phase.idleMs);
+          if (phase.idleMs > 0) this.#checkHealed(cluster, model, phase.idleMs);
           if (!faultsFirst) this.#strike(phase);
           await this.#use(model, phase, cluster);
           this.#violations.push(...this.#calls.checkQuiet());
           healAll(this.#machines);
         }
-        await this.#settle(model);
+        await this.#settle(cluster, model);
       }
       this.#phase = 'closing the cluster';
       this.#violations.push(...checkJudged(cluster, this.#liars));
@@ -172,18 +172,22 @@ class Simulation {
   }
 
   /** Nothing happens until what there are spares for is whole again. */
-  async #settle(model: CodedModel): Promise<void> {
+  async #settle(cluster: Cluster, model: CodedModel): Promise<void> {
     const { spares, settleMs } = this.#scenario;
     if (spares === 0 || this.#closedMs !== undefined) return;
     this.#phase = 'healing after the last phase';
     await sleep(this.#world, settleMs);
-    this.#checkHealed(model, settleMs);
+    this.#checkHealed(cluster, model, settleMs);
   }
 
-  #checkHealed(model: CodedModel, idleMs: number): void {
+  #checkHealed(cluster: Cluster, model: CodedModel, idleMs: number): void {
     const faults = this.#scenario.phases.flatMap(phase => phase.faults);
     const rotten = new Set(faults.filter(({ fault }) => fault.kind === 'rot').map(({ worker }) => worker));
-    this.#violations.push(...checkHealed(model, { cluster: NAME, machines: this.#machines, rotten, idleMs }));
+    const aside = cluster.connections.filter(({ trust }) => trust.distrust !== undefined);
+    const distrusted = new Set(aside.map(({ index }) => index));
+    this.#violations.push(
+      ...checkHealed(model, { cluster: NAME, machines: this.#machines, rotten, distrusted, idleMs }),
+    );
   }
 
   /** Those that no fault was drawn for. */

@@ -103,7 +103,9 @@ export class Healer implements AsyncDisposable {
 
   #look(connection: Connection, { isFirst = false } = {}): void {
     const { kind } = connection.state;
-    if (kind !== 'dead' && kind !== 'connecting') this.#lostMs.delete(connection);
+    // One that answered wrong twice stays away until somebody releases it.
+    const isLost = kind === 'dead' || kind === 'connecting' || connection.trust.distrust !== undefined;
+    if (!isLost) this.#lostMs.delete(connection);
     else if (!this.#lostMs.has(connection)) this.#lostMs.set(connection, this.#cluster.clock.now());
     if (kind !== 'ready') return void this.#ready.delete(connection);
     if (this.#ready.has(connection)) return;

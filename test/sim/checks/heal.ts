@@ -20,8 +20,16 @@ export function checkHealed(
     cluster,
     machines,
     rotten,
+    distrusted,
     idleMs,
-  }: { cluster: string; machines: readonly Machine[]; rotten: ReadonlySet<number>; idleMs: number },
+  }: {
+    cluster: string;
+    machines: readonly Machine[];
+    rotten: ReadonlySet<number>;
+    /** Workers that are put aside until somebody releases them: as lost as one that is off. */
+    distrusted: ReadonlySet<number>;
+    idleMs: number;
+  },
 ): Violation[] {
   const mayLack = (worker: number) => rotten.has(worker) && idleMs < 2 * RENEW_MS;
   const owner = { cluster, model: model.name, version: model.version };
@@ -29,12 +37,13 @@ export function checkHealed(
     const owns = workers.map(([own]) => own!);
     const twice = owns.filter((worker, block) => owns.indexOf(worker) !== block);
     const holders = new Set(workers.flat());
-    const spare = machines.find(({ index, serves }) => serves && !holders.has(index));
+    const isThere = ({ index, serves }: Machine) => serves && !distrusted.has(index);
+    const spare = machines.find(machine => isThere(machine) && !holders.has(machine.index));
     const about = workers.flatMap((places, block) =>
       places
         .flatMap(worker => {
           const machine = machines[worker]!;
-          if (!machine.serves) {
+          if (!isThere(machine)) {
             return spare === undefined ? [] : [`is lost with ${machine.name}, and ${spare.name} could take it`];
           }
           if (!machine.shards.includes(shards[block]!))
