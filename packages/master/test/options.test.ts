@@ -26,6 +26,7 @@ describe('connect options', () => {
       threads: 1,
       connectDeadlineMs: 10_000,
       silenceMs: 2_000,
+      healAfterMs: 10_000,
       maxInFlight: 64,
       maxMessageBytes: 2 ** 28,
       hooks: {},
@@ -44,6 +45,7 @@ describe('connect options', () => {
     [{ workers, id: '' }, /id: "" is not a string of 1 to 200 characters/],
     [{ workers, threads: 0 }, /threads: 0 is outside the range 1 to 1024/],
     [{ workers, threads: 1.5 }, /threads: 1.5 is not a whole number from 1 to 1024/],
+    [{ workers, healAfterMs: -1 }, /healAfterMs: -1 is outside/],
     [{ workers, connectDeadlineMs: NaN }, /connectDeadlineMs: NaN is outside/],
     [{ workers, maxMessageBytes: 10 }, /maxMessageBytes: 10 is outside the range 1024/],
   ];
