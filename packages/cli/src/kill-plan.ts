@@ -95,8 +95,7 @@ export class KillPlan {
     const pid = this.#pidOf(call.worker);
     if (pid === undefined) return;
     this.#held.set(call.worker, call);
-    signalProcess(pid, 'SIGSTOP');
-    this.#waitUntilStopped(pid);
+    stopProcess(pid, this.#clock);
   }
 
   #afterWrite(call: DispatchCall): void {
@@ -105,12 +104,16 @@ export class KillPlan {
     const pid = this.#pidOf(call.worker);
     if (pid !== undefined && signalProcess(pid, 'SIGKILL')) this.#killed.add(call.worker);
   }
+}
 
-  /** Spins, because a hook is synchronous. Elsewhere than on Linux a stop is not to be seen, and is taken as done. */
-  #waitUntilStopped(pid: number): void {
-    const start = this.#clock.now();
-    while (!isStopped(pid) && this.#clock.now() - start < STOP_WAIT_MS);
-  }
+/**
+ * Stops a process (SIGSTOP) and waits until it stands still: spins, because a hook is synchronous. Elsewhere than on Linux a stop is not
+ * to be seen, and is taken as done.
+ */
+export function stopProcess(pid: number, clock: Clock): void {
+  signalProcess(pid, 'SIGSTOP');
+  const start = clock.now();
+  while (!isStopped(pid) && clock.now() - start < STOP_WAIT_MS);
 }
 
 /** True as soon as the process is stopped or gone. */

@@ -8,9 +8,7 @@
  */
 import { systemClock } from '@kofn/core';
 import type { DispatchCall, DispatchHooks } from '@kofn/master';
-import { isStopped, signalProcess } from '../kill-plan.js';
-
-const STOP_WAIT_MS = 250;
+import { signalProcess, stopProcess } from '../kill-plan.js';
 
 export interface Strike {
   readonly worker: number;
@@ -40,10 +38,7 @@ export class MidRequest {
   #beforeSend(call: DispatchCall): void {
     const strike = this.#armed.get(call.worker);
     if (strike === undefined || this.#held.has(call.worker)) return;
-    signalProcess(strike.pid, 'SIGSTOP');
-    const start = systemClock.now();
-    // Spins, because a hook is synchronous.
-    while (!isStopped(strike.pid) && systemClock.now() - start < STOP_WAIT_MS);
+    stopProcess(strike.pid, systemClock);
     if (strike.action === 'kill') this.#held.set(call.worker, { strike, call });
     else this.#armed.delete(call.worker);
   }
