@@ -13,7 +13,11 @@ const folder = mkdtempSync(path.join(tmpdir(), 'kofn-verify-'));
 const children = new Set();
 
 /** Each lane leaves out what is the other's; a test that is in neither list runs in both. */
-const COMPUTING = ['test/dist/{sim,compliance}/**', 'packages/{core,graph,encoder,engine,wire}/dist/test/**'];
+const COMPUTING = [
+  'test/dist/{sim,compliance}/**',
+  'bench/dist/**',
+  'packages/{core,graph,encoder,engine,wire}/dist/test/**',
+];
 const WAITING = [
   'test/dist/{cluster,chaos,e2e}/**',
   'test/dist/*.test.js',

@@ -121,23 +121,23 @@ describe('every operator variant, coded with losses = ONNX Runtime', () => {
         { addend, constants: ['b'] },
       ]),
     ];
+    // Each variant with 1, 2 and 3 rows, each of these with another alpha and beta; over transA and transB it meets every pair of them.
+    let index = 0;
     for (const transA of [0, 1]) {
       for (const transB of [0, 1]) {
         for (const { addend, constants } of variants) {
           const where = addend === 'none' ? '' : constants.includes('c') ? ' constant' : ' an input';
+          const turn = index++;
           it(`transA = ${transA}, transB = ${transB}, C ${addend}${where}`, async () => {
-            for (const alpha of [1, 0.5]) {
-              for (const beta of [1, -2]) {
-                for (const rows of [1, 2, 3]) {
-                  const a = transA ? dataOf(FAN_IN, rows) : dataOf(rows, FAN_IN);
-                  const b = transB ? weightsOf(UNITS, FAN_IN) : weightsOf(FAN_IN, UNITS);
-                  const c = addends[addend]?.(rows);
-                  const attributes = { transA, transB, alpha: { float: alpha }, beta: { float: beta } };
-                  const operands: Tensors = c === undefined ? { a, b } : { a, b, c: addendOf(...c) };
-                  const what = `alpha = ${alpha}, beta = ${beta}, M = ${rows}`;
-                  await check(single('Gemm', attributes, operands, constants, UNITS), what);
-                }
-              }
+            for (const rows of [1, 2, 3]) {
+              const [alpha, beta] = [[1, 0.5][(turn + rows) & 1]!, [1, -2][((turn + rows) >> 1) & 1]!];
+              const a = transA ? dataOf(FAN_IN, rows) : dataOf(rows, FAN_IN);
+              const b = transB ? weightsOf(UNITS, FAN_IN) : weightsOf(FAN_IN, UNITS);
+              const c = addends[addend]?.(rows);
+              const attributes = { transA, transB, alpha: { float: alpha }, beta: { float: beta } };
+              const operands: Tensors = c === undefined ? { a, b } : { a, b, c: addendOf(...c) };
+              const what = `alpha = ${alpha}, beta = ${beta}, M = ${rows}`;
+              await check(single('Gemm', attributes, operands, constants, UNITS), what);
             }
           });
         }
