@@ -1,5 +1,5 @@
 // What CI runs: lint, formatting and every test. In two lanes side by side, for the gate has two cores and most tests keep one busy:
-// what only computes, on virtual time where it has any, with lint; and what starts processes and waits for them. What the second says
+// what only computes (on virtual time, or for long), with lint; and what starts processes and waits for them. What the second says
 // is shown as it comes, what the first says when it has ended. Options are mocha's (`npm run verify -- --forbid-pending`). The last
 // line, `N passed, N failed[, N skipped]` over both lanes, is what CI reads. Exit code 1 when anything failed.
 import { spawn } from 'node:child_process';
@@ -19,11 +19,13 @@ const EXIT_WAIT_MS = 60_000;
 /** Each lane leaves out what is the other's; a test that is in neither list runs in both. */
 const COMPUTING = [
   'test/dist/{sim,compliance}/**',
+  'test/dist/e2e/large-models.test.js',
   'bench/dist/**',
   'packages/{core,graph,encoder,engine,wire}/dist/test/**',
 ];
 const WAITING = [
-  'test/dist/{cluster,chaos,e2e}/**',
+  'test/dist/{cluster,chaos}/**',
+  'test/dist/e2e/!(large-models).test.js',
   'test/dist/*.test.js',
   'packages/{worker,master,cli}/dist/test/**',
 ];

@@ -1,9 +1,10 @@
 /** What a request does when workers stall or die: real processes, SIGSTOP for a straggler, SIGKILL for a loss. */
 import assert from 'node:assert/strict';
-import type { DispatchHooks, LocalWorkers } from 'kofn';
+import type { DispatchHooks } from 'kofn';
 import { describe, it } from 'mocha';
 import { exact, untilLost, withLayer, x } from '../support/dense-layer.js';
 import { fails } from '../support/engines.js';
+import type { KeptWorkers } from '../support/kept-workers.js';
 
 describe('a request whose workers fail', () => {
   it('decodes without a straggler, which costs nothing and is no error: late', () =>
@@ -19,7 +20,7 @@ describe('a request whose workers fail', () => {
     }));
 
   it('decodes without workers that died before it or in the middle of it: lost', async () => {
-    let workers: LocalWorkers | undefined;
+    let workers: KeptWorkers | undefined;
     let deadly = -1;
     const afterWrite: DispatchHooks['afterWrite'] = ({ worker }) => {
       if (worker === deadly) void workers!.kill(worker);

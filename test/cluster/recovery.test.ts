@@ -4,11 +4,12 @@ import { KofnError, systemClock } from '@kofn/core';
 import { createEngine, type Engine, type Session } from '@kofn/engine';
 import { connect as connectWith } from '@kofn/master';
 import { codedLayer, connect, startLocalWorkers } from 'kofn';
-import type { DispatchHooks, LocalWorkers, OnLoss } from 'kofn';
+import type { DispatchHooks, OnLoss } from 'kofn';
 import { untilFleet } from 'kofn/measure';
 import { describe, it } from 'mocha';
 import { assertExact, exact, untilLost, weights, withLayer, x } from '../support/dense-layer.js';
 import { fails } from '../support/engines.js';
+import type { KeptWorkers } from '../support/kept-workers.js';
 import { faultyWorkers } from '../support/lossy-cluster.js';
 
 const ALL = [0, 1, 2, 3, 4];
@@ -17,8 +18,8 @@ const ALL = [0, 1, 2, 3, 4];
  * Hooks by which every worker of `dying` dies holding the first request after `arm`: none of them runs from before its call
  * is sent, and all are killed in one go when the last has its call.
  */
-function deathTogether(dying: readonly number[]): DispatchHooks & { arm(workers: LocalWorkers): void } {
-  let workers: LocalWorkers | undefined;
+function deathTogether(dying: readonly number[]): DispatchHooks & { arm(workers: KeptWorkers): void } {
+  let workers: KeptWorkers | undefined;
   const holding = new Set<number>();
   return {
     arm: running => (workers = running),
@@ -99,7 +100,7 @@ describe('with fewer than k workers left', () => {
   });
 
   it('asks another when the one that helps dies, too', async () => {
-    let workers: LocalWorkers | undefined;
+    let workers: KeptWorkers | undefined;
     const calls: number[] = [];
     const beforeSend: DispatchHooks['beforeSend'] = ({ worker }) => {
       if (!calls.includes(worker) || workers === undefined) return void calls.push(worker);

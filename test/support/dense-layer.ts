@@ -1,18 +1,10 @@
 /** A dense layer on workers that are processes of their own, to pause and kill. */
 import assert from 'node:assert/strict';
 import { seededRng } from '@kofn/core';
-import { codedLayer, connect, startLocalWorkers } from 'kofn';
-import type {
-  Cluster,
-  CodedLayer,
-  CodeName,
-  ConnectOptions,
-  DispatchHooks,
-  LayerReport,
-  LocalWorkers,
-  OnLoss,
-} from 'kofn';
+import { codedLayer, connect } from 'kofn';
+import type { Cluster, CodedLayer, CodeName, ConnectOptions, DispatchHooks, LayerReport, OnLoss } from 'kofn';
 import { untilFleet } from 'kofn/measure';
+import { keptWorkers, type KeptWorkers } from './kept-workers.js';
 
 const UNITS = 12;
 const FAN_IN = 32;
@@ -39,9 +31,9 @@ export interface LayerSetup extends Pick<ConnectOptions, 'maxInFlight' | 'healAf
 
 export async function withLayer(
   { workers: count = 5, hooks = {}, maxInFlight = 64, healAfterMs = 10_000, holders, ...options }: LayerSetup,
-  work: (layer: CodedLayer, workers: LocalWorkers, cluster: Cluster) => Promise<void>,
+  work: (layer: CodedLayer, workers: KeptWorkers, cluster: Cluster) => Promise<void>,
 ): Promise<void> {
-  await using workers = await startLocalWorkers(count);
+  await using workers = await keptWorkers(count);
   await using cluster = await connect({ workers: workers.addresses, hooks, maxInFlight, healAfterMs });
   await using layer = await codedLayer(
     { type: 'dense', weights },
