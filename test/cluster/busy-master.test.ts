@@ -1,8 +1,9 @@
 /** A master that is busy itself does not take sound workers for silent ones. */
 import assert from 'node:assert/strict';
 import { connectChannel, METHODS, type Channel } from '@kofn/wire';
-import { connect, startLocalWorkers } from 'kofn';
+import { connect } from 'kofn';
 import { describe, it } from 'mocha';
+import { keptWorkers } from '../support/kept-workers.js';
 import { standStill } from '../support/stand-still.js';
 
 const SILENCE_MS = 400;
@@ -33,7 +34,7 @@ describe('a master whose event loop stands still', () => {
       duplex: (method, events) => channel.duplex(method, events),
       [Symbol.asyncDispose]: () => channel[Symbol.asyncDispose](),
     });
-    await using workers = await startLocalWorkers(1);
+    await using workers = await keptWorkers(1);
     await using cluster = await connect(
       { workers: workers.addresses, silenceMs: SILENCE_MS },
       { openChannel: (address, options) => blocking(connectChannel(address, options)) },

@@ -2,25 +2,26 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { seededRng, type Rng } from '@kofn/core';
-import { codedLayer, codedModel, connect, float32, startLocalWorkers, tensor } from 'kofn';
-import type { Cluster, LayerSpec, LocalWorkers } from 'kofn';
+import { codedLayer, codedModel, connect, float32, tensor } from 'kofn';
+import type { Cluster, LayerSpec } from 'kofn';
 import { Matrix } from 'ml-matrix';
 import { after, before, describe, it } from 'mocha';
 import { MODEL } from '../e2e/command.js';
 import { fails } from '../support/engines.js';
+import { keptWorkers, type KeptWorkers } from '../support/kept-workers.js';
 
 describe('codedLayer on five workers', () => {
-  let workers: LocalWorkers;
+  let workers: KeptWorkers;
   let cluster: Cluster;
   let rng: Rng;
   before(async () => {
-    workers = await startLocalWorkers(5);
+    workers = await keptWorkers(5);
     cluster = await connect({ workers: workers.addresses });
     rng = seededRng(11);
   });
   after(async () => {
     await cluster.close();
-    await workers.close();
+    await workers[Symbol.asyncDispose]();
   });
   const draw = (length: number) => Float32Array.from({ length }, () => rng.normal());
 

@@ -3,13 +3,13 @@ import assert from 'node:assert/strict';
 import { KofnError, systemClock } from '@kofn/core';
 import { createEngine, type Engine, type Session } from '@kofn/engine';
 import { connect as connectWith } from '@kofn/master';
-import { codedLayer, connect, startLocalWorkers } from 'kofn';
+import { codedLayer, connect } from 'kofn';
 import type { DispatchHooks, OnLoss } from 'kofn';
 import { untilFleet } from 'kofn/measure';
 import { describe, it } from 'mocha';
 import { assertExact, exact, untilLost, weights, withLayer, x } from '../support/dense-layer.js';
 import { fails } from '../support/engines.js';
-import type { KeptWorkers } from '../support/kept-workers.js';
+import { keptWorkers, type KeptWorkers } from '../support/kept-workers.js';
 import { faultyWorkers } from '../support/lossy-cluster.js';
 
 const ALL = [0, 1, 2, 3, 4];
@@ -143,7 +143,7 @@ describe('with fewer than k workers left', () => {
   });
 
   it('ends with ENGINE when the master cannot compute it either, and goes on when it can', async () => {
-    await using workers = await startLocalWorkers(3);
+    await using workers = await keptWorkers(3);
     const engine = breakable(await createEngine('native'));
     await using cluster = await connectWith({ workers: workers.addresses }, { engine });
     await using layer = await codedLayer({ type: 'dense', weights }, { cluster });

@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import { seededRng, tensor, type Tensors } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
-import { codedModel, connect, startLocalWorkers } from 'kofn';
-import type { Cluster, CodedModel, DispatchHooks, LocalWorkers, RunReport } from 'kofn';
+import { codedModel, connect } from 'kofn';
+import type { Cluster, CodedModel, DispatchHooks, RunReport } from 'kofn';
 import { after, before, describe, it } from 'mocha';
 import { untilLost } from '../support/dense-layer.js';
+import { keptWorkers, type KeptWorkers } from '../support/kept-workers.js';
 import { drawn, makeModel, runWhole, type ModelSpec } from '../support/onnx-models.js';
 import { assertClose } from '../support/single-node.js';
 
@@ -55,7 +56,7 @@ const feeds: Tensors = { x: normal(2, 8), ids: whole(3, 31) };
 describe('replicated segments', () => {
   let engine: Engine;
   let expected: Tensors;
-  let running: LocalWorkers;
+  let running: KeptWorkers;
   let cluster: Cluster;
   /** Segments whose call to a worker stops it before it is sent, and kills it when it has been. */
   const deadly = new Set<string>();
@@ -74,7 +75,7 @@ describe('replicated segments', () => {
   after(() => engine[Symbol.asyncDispose]());
 
   async function withModel(work: (model: CodedModel) => Promise<void>): Promise<void> {
-    await using workers = await startLocalWorkers(5);
+    await using workers = await keptWorkers(5);
     running = workers;
     await using connected = await connect({ workers: workers.addresses, hooks });
     cluster = connected;

@@ -1,8 +1,9 @@
 /** Tensors that are still to be sent to a worker which does not read, while the request goes on without it. */
 import assert from 'node:assert/strict';
 import { float32, seededRng } from '@kofn/core';
-import { codedModel, connect, startLocalWorkers } from 'kofn';
+import { codedModel, connect } from 'kofn';
 import { describe, it } from 'mocha';
+import { keptWorkers } from '../support/kept-workers.js';
 import { drawn, makeModel } from '../support/onnx-models.js';
 
 const CHANNELS = 8;
@@ -23,7 +24,7 @@ describe('a value that goes to workers and to a segment of the master', () => {
       outputs: { y: { dtype: 'float32' } },
       initializers: { w: weights },
     });
-    await using workers = await startLocalWorkers(5);
+    await using workers = await keptWorkers(5);
     await using cluster = await connect({ workers: workers.addresses, silenceMs: 60_000 });
     await using coded = await codedModel(model, { cluster, parity: 1, layers: 'all', onLoss: 'fail' });
     const x = float32([1, CHANNELS, SIZE, SIZE], new Float32Array(CHANNELS * SIZE * SIZE).fill(0.5));

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import { float32, seededRng, systemClock, type Clock, type Tensor } from '@kofn/core';
 import { connectChannel, WorkerClient } from '@kofn/wire';
-import { codedModel, connect, startLocalWorkers, type Cluster, type CodedModel, type LocalWorkers } from 'kofn';
+import { codedModel, connect, type Cluster, type CodedModel } from 'kofn';
 import { after, before, beforeEach, describe, it } from 'mocha';
 import { fails } from '../support/engines.js';
+import { keptWorkers, type KeptWorkers } from '../support/kept-workers.js';
 import { drawn, makeModel } from '../support/onnx-models.js';
 
 const HOUR_MS = 3_600_000;
@@ -55,11 +56,11 @@ async function assertAnswers(model: CodedModel, a: Tensor, b: Tensor): Promise<v
 }
 
 describe('models and their versions on one fleet', () => {
-  let workers: LocalWorkers;
+  let workers: KeptWorkers;
   let cluster: Cluster;
-  before(async () => (workers = await startLocalWorkers(5)));
+  before(async () => (workers = await keptWorkers(5)));
   beforeEach(async () => (cluster = await connect({ workers: workers.addresses, id: 'one' })));
-  after(async () => workers.close());
+  after(async () => workers[Symbol.asyncDispose]());
 
   /** Of every worker: its shards by owner, as "cluster/model/version", sorted. */
   const held = () =>

@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { float32, seededRng, tensor, type Tensor } from '@kofn/core';
-import { codedModel, connect, planModel, startLocalWorkers, type Cluster, type LocalWorkers, type Spans } from 'kofn';
+import { codedModel, connect, planModel, type Cluster, type Spans } from 'kofn';
 import { after, before, describe, it } from 'mocha';
 import { MODEL } from '../e2e/command.js';
 import { fails } from '../support/engines.js';
+import { keptWorkers, type KeptWorkers } from '../support/kept-workers.js';
 import { drawn, makeModel, type ModelSpec } from '../support/onnx-models.js';
 
 const rng = seededRng(17);
@@ -24,15 +25,15 @@ const overridable: ModelSpec = {
 };
 
 describe('a whole model', () => {
-  let workers: LocalWorkers;
+  let workers: KeptWorkers;
   let cluster: Cluster;
   before(async () => {
-    workers = await startLocalWorkers(5);
+    workers = await keptWorkers(5);
     cluster = await connect({ workers: workers.addresses });
   });
   after(async () => {
     await cluster.close();
-    await workers.close();
+    await workers[Symbol.asyncDispose]();
   });
 
   it('takes any batch where its file leaves it open, on the sessions that it has', async () => {
