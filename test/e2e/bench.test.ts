@@ -138,7 +138,10 @@ cells: [{ name: first, strategy: cdc-1 }, { name: endless, strategy: cdc-1, requ
   it('refuses what cannot be before anything starts, by name', async () => {
     using sandbox = new Sandbox();
     const cases = [
-      { text: `name: a\ncells: [{ strategy: cdc-1, wokers: 3 }]`, messages: [/cells\[0\]\.wokers: there is no such field/] },
+      {
+        text: `name: a\ncells: [{ strategy: cdc-1, wokers: 3 }]`,
+        messages: [/cells\[0\]\.wokers: there is no such field/],
+      },
       {
         text: `
 name: a
@@ -164,7 +167,8 @@ cells:
       const { config, output } = configOf(sandbox, text);
       const outcome = await sandbox.run('bench', 'failure', '--config', config, '--output', output, '--json');
       assert.equal(outcome.code, 2, text);
-      for (const message of messages) assert.match(json<{ error: { message: string } }>(outcome).error.message, message);
+      for (const message of messages)
+        assert.match(json<{ error: { message: string } }>(outcome).error.message, message);
       assert.equal(existsSync(path.join(output, 'result.json')), false);
     }
     const { config } = configOf(sandbox, `name: a\ncells: [{ name: r, strategy: cdc-1, fault: [restart, partition] }]`);
