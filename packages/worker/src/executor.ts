@@ -122,7 +122,8 @@ export class Executor implements AsyncDisposable {
 
   #openSlot(name: string, bytes: number): Slot {
     this.#usedBytes += bytes;
-    const session = this.#store.open(name).then(location => this.#engine.open(location, { threads: this.#threads }));
+    const open = async () => this.#engine.open(await this.#store.open(name), { threads: this.#threads });
+    const session = this.#watch.watchOpening(bytes, open);
     const slot: Slot = { name, bytes, session, users: 1, isRetired: false };
     this.#slots.set(name, slot);
     session.then(
