@@ -36,6 +36,9 @@ const ALIGNMENT = 8;
 /** `kofn_times` in a request asks for these three of its reply, in whole microseconds. */
 const TIMES = { queue: 'kofn_queue_us', engine: 'kofn_engine_us', worker: 'kofn_worker_us' } as const;
 
+/** How many multiply-accumulates the request takes, for what the worker says of its speed (WorkerInventory). */
+export const MACS = 'kofn_macs';
+
 /** How long a request took on the worker: all of it, of that waiting for its turn, and in the engine. Milliseconds. */
 export interface WorkerTimes {
   readonly queueMs: number;
@@ -43,16 +46,17 @@ export interface WorkerTimes {
   readonly workerMs: number;
 }
 
-/** The tensors of a request, ready to be sent to any number of workers. */
+/** The tensors of a request, and its multiply-accumulates where they are known, ready to be sent to any number of workers. */
 export class EncodedInputs {
   readonly inputs: Tensors;
   readonly parts: MessageParts;
   #crc: number | undefined;
 
-  constructor(inputs: Tensors) {
+  constructor(inputs: Tensors, macs = 0) {
     this.inputs = inputs;
     const { tensors, raw } = encodeTensors(inputs);
     const writer = new FrameWriter();
+    if (macs > 0) writeParameter(writer, MACS, { int64_param: macs });
     writeTensors(writer, tensors, raw, { tag: RAW_INPUT });
     this.parts = writer.finish();
   }

@@ -1,6 +1,12 @@
 // What callers of a worker use.
 export { connectChannel } from './grpc-channel.js';
-export { WorkerClient, type ServerMetadata, type WorkerInventory } from './worker-client.js';
+export {
+  WorkerClient,
+  type InventoryShard,
+  type RecentWork,
+  type ServerMetadata,
+  type WorkerInventory,
+} from './worker-client.js';
 export { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
 export { FaultControlClient } from './fault-control-client.js';
 export type {
@@ -11,6 +17,7 @@ export type {
   FaultStatus,
   ResolvedFaultSettings,
 } from './faults.js';
+export { checkBlock, fitsBlock, type ShardBlock } from './block.js';
 export { checkOwner, type Owner } from './owner.js';
 export { shardHash, shardName, type ShardFiles } from './shard-transfer.js';
 // What servers use.
@@ -18,7 +25,7 @@ export { actionFrom, actionMessage, resolveFaults, settingsFrom, settingsMessage
 export { checksum, SEAL_BYTES } from './checksum.js';
 export { checkMessageSize } from './grpc-options.js';
 export { listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
-export { EncodedInputs, readRequest, replyFrame, timesParameters, type WorkerTimes } from './frames.js';
+export { EncodedInputs, MACS, readRequest, replyFrame, timesParameters, type WorkerTimes } from './frames.js';
 export { datatypeOf, decodeTensors, encodeTensors } from './infer-codec.js';
 export {
   codecs,
@@ -26,6 +33,7 @@ export {
   METHODS,
   PROTOCOL_VERSION,
   type Codec,
+  type InferParameter,
   type InferRequestMessage,
   type InferResponseMessage,
   type StreamResponseMessage,

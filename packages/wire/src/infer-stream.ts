@@ -28,6 +28,8 @@ export interface InferOptions {
   readonly signal?: Signal | undefined;
   /** The request's frame, of so many bytes, has been handed to the operating system. */
   readonly onWritten?: ((bytes: number) => void) | undefined;
+  /** It was cancelled, and ran nevertheless, for the worker had begun: how long, told when that is known. */
+  readonly onLate?: ((times: WorkerTimes) => void) | undefined;
 }
 
 export interface InferReply {
@@ -46,12 +48,16 @@ interface Pending {
   crc: number | undefined;
 }
 
+/** Cancelled requests whose times are waited for; of more, the oldest are forgotten. */
+const MAX_LATE = 256;
+
 export class InferStream {
   readonly #channel: Channel;
   readonly #canCancel: boolean;
   readonly #maxInFlight: number;
   readonly #hasChecksums: boolean;
   readonly #pending = new Map<string, Pending>();
+  readonly #late = new Map<string, (times: WorkerTimes) => void>();
   #call: DuplexCall | undefined;
   #requests = 0;
   #closed = false;
@@ -103,7 +109,7 @@ export class InferStream {
    * Throws what the other end answered, DATA_LOSS (it was damaged on its way), UNAVAILABLE, RESOURCE_EXHAUSTED (it is full),
    * or the signal's reason.
    */
-  infer(request: InferRequest, { signal, onWritten }: InferOptions = {}): Promise<InferReply> {
+  infer(request: InferRequest, { signal, onWritten, onLate }: InferOptions = {}): Promise<InferReply> {
     return new Promise<InferReply>((resolve, reject) => {
       if (this.#closed) return reject(this.#closedError());
       if (signal?.aborted) return reject(abortReason(signal));
@@ -136,6 +142,7 @@ export class InferStream {
       const onAbort = () => {
         over();
         reject(abortReason(signal));
+        if (onLate !== undefined) this.#expectLate(id, onLate);
         this.#cancel(id, call);
       };
       signal?.addEventListener('abort', onAbort, { once: true });
@@ -177,6 +184,11 @@ export class InferStream {
     return new KofnError('RESOURCE_EXHAUSTED', text);
   }
 
+  #expectLate(id: string, onLate: (times: WorkerTimes) => void): void {
+    this.#late.set(id, onLate);
+    if (this.#late.size > MAX_LATE) for (const oldest of this.#late.keys()) return void this.#late.delete(oldest);
+  }
+
   /** The stream may be gone: then so is the request. */
   #cancel(id: string, call: DuplexCall | undefined): void {
     if (!this.#canCancel) return;
@@ -212,6 +224,9 @@ export class InferStream {
         // Without an id it is about a frame that the other end could not read: any of those sent.
         if (id === '' && errorMessage !== '') throw this.#damaged('a request to', errorMessage);
         this.#lateReplies++;
+        const times = timesIn(response?.parameters ?? {});
+        if (times !== undefined) this.#late.get(id)?.(times);
+        this.#late.delete(id);
         return;
       }
       if (errorMessage !== '') {
@@ -247,6 +262,7 @@ export class InferStream {
     this.#call = undefined;
     call?.cancel();
     for (const pending of [...this.#pending.values()]) pending.reject(reason);
+    this.#late.clear();
     this.#wake();
   }
 

@@ -120,6 +120,14 @@ export interface TensorMetadataMessage {
   shape: (string | number)[];
 }
 
+export interface BlockMessage {
+  layers: readonly string[];
+  code: string;
+  k: number;
+  r: number;
+  block: number;
+}
+
 export interface OwnerMessage {
   cluster: string;
   model: string;
@@ -191,7 +199,14 @@ export const codecs = {
     disk_limit_bytes: string | number;
     disk_used_bytes: string | number;
     cores: number;
-    shards: { name: string; bytes: string | number; owners: OwnerMessage[] }[];
+    shards: {
+      name: string;
+      bytes: string | number;
+      owners: OwnerMessage[];
+      uses: { owner: OwnerMessage | null; block: BlockMessage | null }[];
+    }[];
+    recent: { runs: string | number; macs: string | number; engine_ms: number } | null;
+    events: { age_ms: number; text: string }[];
   }>('kofn.v1.InventoryResponse'),
   putRequest: codec<{
     header?: {
@@ -199,11 +214,14 @@ export const codecs = {
       model_bytes: string | number;
       weights_bytes: string | number;
       owner?: OwnerMessage | null | undefined;
+      block?: BlockMessage | null | undefined;
     } | null;
     data?: Uint8Array;
   }>('kofn.v1.PutRequest'),
   putResponse: codec<{ present: boolean }>('kofn.v1.PutResponse'),
-  claimRequest: codec<{ names: string[]; owner: OwnerMessage | null }>('kofn.v1.ClaimRequest'),
+  claimRequest: codec<{ names: string[]; owner: OwnerMessage | null; block: BlockMessage | null }>(
+    'kofn.v1.ClaimRequest',
+  ),
   claimResponse: codec<{ missing: string[] }>('kofn.v1.ClaimResponse'),
   removeRequest: codec<{ names: string[]; owner: OwnerMessage | null }>('kofn.v1.RemoveRequest'),
   removeResponse: codec<{ removed: string[] }>('kofn.v1.RemoveResponse'),

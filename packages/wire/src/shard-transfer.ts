@@ -1,5 +1,6 @@
 /** A shard's name and its way over the wire in chunks. */
 import { createHash } from 'node:crypto';
+import type { ShardBlock } from './block.js';
 import type { MessageParts } from './channel.js';
 import { FrameWriter } from './frame-writer.js';
 import type { Owner } from './owner.js';
@@ -16,6 +17,8 @@ export interface ShardFiles {
   readonly name: string;
   readonly model: Uint8Array;
   readonly weights: Uint8Array;
+  /** What it is to the owner that it is put for. */
+  readonly block?: ShardBlock | undefined;
 }
 
 /** SHA-256, lower-case hexadecimal, of u64le(model length) ‖ model ‖ weights. */
@@ -32,10 +35,11 @@ export function shardHash(modelBytes: number) {
 
 /** The messages of ShardStore.Put. `onProgress` gets the shard's bytes handed over so far, after each chunk. */
 export async function* putMessages(
-  { name, model, weights }: ShardFiles,
+  { name, model, weights, block }: ShardFiles,
   { owner, onProgress }: { owner?: Owner | undefined; onProgress?: ((sentBytes: number) => void) | undefined } = {},
 ): AsyncGenerator<Uint8Array | MessageParts> {
-  const header = { name, model_bytes: model.byteLength, weights_bytes: weights.byteLength, owner };
+  const sizes = { model_bytes: model.byteLength, weights_bytes: weights.byteLength };
+  const header = { name, ...sizes, owner, block };
   yield codecs.putRequest.encode({ header });
   let sent = 0;
   for (const part of [model, weights]) {

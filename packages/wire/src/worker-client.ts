@@ -1,5 +1,6 @@
 /** A worker as its callers see it: every method of its protocols, over any Channel. */
 import { KofnError, type Signal } from '@kofn/core';
+import type { ShardBlock } from './block.js';
 import type { CallOptions, Channel } from './channel.js';
 import { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
 import { checkOwner, type Owner } from './owner.js';
@@ -15,7 +16,28 @@ export interface WorkerInventory {
   readonly diskLimitBytes: number;
   readonly diskUsedBytes: number;
   readonly cores: number;
-  readonly shards: readonly { readonly name: string; readonly bytes: number; readonly owners: readonly Owner[] }[];
+  readonly shards: readonly InventoryShard[];
+  readonly recent: RecentWork;
+  /** What happened to it lately, the oldest first. */
+  readonly events: readonly { readonly ageMs: number; readonly text: string }[];
+}
+
+export interface InventoryShard {
+  readonly name: string;
+  readonly bytes: number;
+  readonly owners: readonly Owner[];
+  /** What it is to its owners, as far as they said so. */
+  readonly uses: readonly { readonly owner: Owner; readonly block: ShardBlock }[];
+}
+
+/**
+ * What a worker ran in the last five to ten minutes of the inferences that said how many multiply-accumulates they took: how
+ * many, and their multiply-accumulates and time in the engine together.
+ */
+export interface RecentWork {
+  readonly runs: number;
+  readonly macs: number;
+  readonly engineMs: number;
 }
 
 export interface ServerMetadata {
@@ -105,7 +127,18 @@ export class WorkerClient {
       diskLimitBytes: Number(reply.disk_limit_bytes),
       diskUsedBytes: Number(reply.disk_used_bytes),
       cores: reply.cores,
-      shards: reply.shards.map(({ name, bytes, owners }) => ({ name, bytes: Number(bytes), owners })),
+      shards: reply.shards.map(({ name, bytes, owners, uses }) => ({
+        name,
+        bytes: Number(bytes),
+        owners,
+        uses: uses.flatMap(({ owner, block }) => (owner !== null && block !== null ? [{ owner, block }] : [])),
+      })),
+      recent: {
+        runs: Number(reply.recent?.runs ?? 0),
+        macs: Number(reply.recent?.macs ?? 0),
+        engineMs: reply.recent?.engine_ms ?? 0,
+      },
+      events: reply.events.map(({ age_ms: ageMs, text }) => ({ ageMs, text })),
     };
   }
 
@@ -128,12 +161,16 @@ export class WorkerClient {
   }
 
   /**
-   * Claims shards for `owner`, or renews its leases on them; returns the names that the worker does not hold. Throws
+   * Claims shards for `owner`, or renews its leases on them, and says that each is a `block`; returns the names that the worker does not hold. Throws
    * INVALID_ARGUMENT (the owner, or too many names), RESOURCE_EXHAUSTED (owners a shard, or disk), STORAGE; what was
    * claimed before the failure stays claimed.
    */
-  async claim(names: readonly string[], owner: Owner, options: CallOptions = {}): Promise<string[]> {
-    const request = codecs.claimRequest.encode({ names: [...names], owner: checkOwner(owner) });
+  async claim(
+    names: readonly string[],
+    owner: Owner,
+    { block, ...options }: CallOptions & { block?: ShardBlock | undefined } = {},
+  ): Promise<string[]> {
+    const request = codecs.claimRequest.encode({ names: [...names], owner: checkOwner(owner), block: block ?? null });
     return codecs.claimResponse.decode(await this.#channel.unary(METHODS.claim, request, options)).missing;
   }
 

@@ -3,9 +3,15 @@ import { describe, it } from 'mocha';
 import { float32, KofnError, type Tensor } from '@kofn/core';
 import type { MethodPath, ServerDuplex, ServiceHandlers } from '../src/channel.js';
 import { checksum } from '../src/checksum.js';
-import { replyFrame } from '../src/frames.js';
+import { replyFrame, timesParameters, type WorkerTimes } from '../src/frames.js';
 import { InferStream } from '../src/infer-stream.js';
-import { codecs, METHODS, type InferRequestMessage, type InferResponseMessage } from '../src/protos.js';
+import {
+  codecs,
+  METHODS,
+  type InferParameter,
+  type InferRequestMessage,
+  type InferResponseMessage,
+} from '../src/protos.js';
 import { deferred, pair } from './harness.js';
 
 const x = float32([2], Float32Array.of(1, 2));
@@ -106,6 +112,44 @@ describe('InferStream', () => {
       stream.close();
     });
   }
+
+  it('tells how long a request ran that was cancelled, once, when its late reply says so', async () => {
+    const frames: InferRequestMessage[] = [];
+    const arrived = [deferred(), deferred()] as const;
+    const reply = ({ id }: InferRequestMessage, stream: ServerDuplex, parameters: Record<string, InferParameter>) => {
+      const said = { ...parameters, kofn_code: { string_param: 'CANCELLED' } };
+      return stream.send(replyFrame({ error_message: 'cancelled', infer_response: { id, parameters: said } }));
+    };
+    await using ends = await pair(
+      server(async (request, stream) => {
+        frames.push(request);
+        if (frames.length <= 2) return arrived[frames.length - 1]!.resolve();
+        for (const times of [
+          { queueMs: 1, engineMs: 2, workerMs: 4 },
+          { queueMs: 5, engineMs: 5, workerMs: 5 },
+        ]) {
+          await reply(frames[0]!, stream, timesParameters(times)); // the second is nobody's any more
+        }
+        await reply(frames[1]!, stream, {}); // it had not begun
+        await echo(request, stream);
+      }),
+    );
+    const stream = new InferStream(ends.channel, { canCancel: false });
+    const told: unknown[] = [];
+    for (const [index, { promise }] of arrived.entries()) {
+      const caller = new AbortController();
+      const onLate = (times: WorkerTimes) => told.push([index, times]);
+      const call = stream.infer({ model: 'm', inputs: { x } }, { signal: caller.signal, onLate });
+      await promise;
+      caller.abort();
+      await assert.rejects(call, { code: 'CANCELLED' });
+    }
+    const onLate = () => told.push('was in time');
+    await stream.infer({ model: 'm', inputs: { x } }, { signal: new AbortController().signal, onLate });
+    assert.deepEqual(told, [[0, { queueMs: 1, engineMs: 2, workerMs: 4 }]]);
+    assert.equal(stream.lateReplies, 3);
+    stream.close();
+  });
 
   it('rejects with the code and message of an error reply', async () => {
     await using ends = await pair(

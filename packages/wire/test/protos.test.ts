@@ -73,17 +73,42 @@ describe('protos', () => {
   it('writes the messages of ShardStore in the field numbers of its .proto file', () => {
     const owner = { cluster: 'c', model: 'm', version: 3 };
     const asOwner = [...field(1, 2, 'c'), ...field(2, 2, 'm'), ...field(3, 0, 3)];
+    const block = { layers: ['l'], code: 'sum', k: 4, r: 1, block: 2 };
+    const asBlock = [
+      ...field(1, 2, 'l'),
+      ...field(2, 2, 'sum'),
+      ...field(3, 0, 4),
+      ...field(4, 0, 1),
+      ...field(5, 0, 2),
+    ];
+    const sizes = [...field(2, 0, 5), ...field(3, 0, 6)];
     assert.deepEqual(
-      [...codecs.putRequest.encode({ header: { name: 'n', model_bytes: 5, weights_bytes: 6, owner } })],
-      field(1, 2, ...field(1, 2, 'n'), ...field(2, 0, 5), ...field(3, 0, 6), ...field(4, 2, ...asOwner)),
+      [...codecs.putRequest.encode({ header: { name: 'n', model_bytes: 5, weights_bytes: 6, owner, block } })],
+      field(1, 2, ...field(1, 2, 'n'), ...sizes, ...field(4, 2, ...asOwner), ...field(5, 2, ...asBlock)),
     );
     const named = [...field(1, 2, 'n'), ...field(2, 2, ...asOwner)];
     assert.deepEqual([...codecs.claimRequest.encode({ names: ['n'], owner })], named);
+    assert.deepEqual(
+      [...codecs.claimRequest.encode({ names: ['n'], owner, block })],
+      [...named, ...field(3, 2, ...asBlock)],
+    );
     assert.deepEqual([...codecs.removeRequest.encode({ names: ['n'], owner })], named);
     assert.deepEqual([...codecs.claimResponse.encode({ missing: ['n'] })], field(1, 2, 'n'));
+    const asUse = [...field(1, 2, ...asOwner), ...field(2, 2, ...asBlock)];
+    const half = [0, 0, 0, 0, 0, 0, 0xe0, 0x3f]; // as a double
     assert.deepEqual(
-      [...codecs.inventory.encode({ shards: [{ name: 'n', bytes: 5, owners: [owner] }] })],
-      field(9, 2, ...field(1, 2, 'n'), ...field(2, 0, 5), ...field(3, 2, ...asOwner)),
+      [
+        ...codecs.inventory.encode({
+          shards: [{ name: 'n', bytes: 5, owners: [owner], uses: [{ owner, block }] }],
+          recent: { runs: 7, macs: 8, engine_ms: 0.5 },
+          events: [{ age_ms: 0.5, text: 't' }],
+        }),
+      ],
+      [
+        ...field(9, 2, ...field(1, 2, 'n'), ...field(2, 0, 5), ...field(3, 2, ...asOwner), ...field(4, 2, ...asUse)),
+        ...field(10, 2, ...field(1, 0, 7), ...field(2, 0, 8), (3 << 3) | 1, ...half),
+        ...field(11, 2, (1 << 3) | 1, ...half, ...field(2, 2, 't')),
+      ],
     );
     // As a client of before owners has it.
     assert.equal(codecs.removeRequest.decode(Buffer.from(field(1, 2, 'n'))).owner, null);

@@ -10,6 +10,7 @@ import { handlers, pair } from './harness.js';
 const owner: Owner = { cluster: 'c', model: 'm', version: 3 };
 const [model, weights] = [Buffer.from('model'), Buffer.from('weights')];
 const shard = { name: shardName(model, weights), model, weights };
+const block = { layers: ['l'], code: 'sum', k: 4, r: 1, block: 2 };
 
 /** A server that is a kofn worker by what it says, and a client of it; `got` has the requests, decoded. */
 async function peer(protocolVersion = PROTOCOL_VERSION) {
@@ -22,8 +23,13 @@ async function peer(protocolVersion = PROTOCOL_VERSION) {
       [
         METHODS.inventory,
         () => {
-          const shards = [{ name: shard.name, bytes: 12, owners: [{ ...owner }] }];
-          return Promise.resolve(codecs.inventory.encode({ protocol_version: protocolVersion, shards }));
+          const mine = { ...owner };
+          const shards = [{ name: shard.name, bytes: 12, owners: [mine], uses: [{ owner: mine, block }] }];
+          const recent = { runs: 2, macs: 3e12, engine_ms: 1.5 };
+          const events = [{ age_ms: 2.5, text: 'started' }];
+          return Promise.resolve(
+            codecs.inventory.encode({ protocol_version: protocolVersion, shards, recent, events }),
+          );
         },
       ],
       [
@@ -60,29 +66,39 @@ describe('WorkerClient and owners', () => {
   it('sends the owner with Put, Claim and Remove, and none when none is given', async () => {
     await using t = await peer();
     const sent: number[] = [];
-    await t.client.put(shard, { owner, onProgress: bytes => sent.push(bytes) });
+    await t.client.put({ ...shard, block }, { owner, onProgress: bytes => sent.push(bytes) });
     await t.client.put(shard);
-    const headers = (t.got.splice(0) as { header?: { owner: Owner | null } }[]).filter(({ header }) => header);
+    const headers = (t.got.splice(0) as { header?: { owner: Owner | null; block: unknown } }[]).filter(
+      ({ header }) => header,
+    );
     assert.deepEqual(
-      [headers.map(({ header }) => header!.owner), sent],
+      [headers.map(({ header }) => [header!.owner, header!.block]), sent],
       [
-        [owner, null],
+        [
+          [owner, block],
+          [null, null],
+        ],
         [5, 12],
       ],
     );
     assert.deepEqual(await t.client.claim(['a', 'gone'], owner), ['gone']);
+    assert.deepEqual(await t.client.claim(['gone'], owner, { block }), ['gone']);
     assert.deepEqual(await t.client.remove(['went'], { owner }), ['went']);
     assert.deepEqual(await t.client.remove(['went']), ['went']);
     assert.deepEqual(t.got, [
-      { names: ['a', 'gone'], owner },
+      { names: ['a', 'gone'], owner, block: null },
+      { names: ['gone'], owner, block },
       { names: ['went'], owner },
       { names: ['went'], owner: null },
     ]);
   });
 
-  it('says in the inventory who owns a shard', async () => {
+  it('says in the inventory who owns a shard and what it is to them, what was run lately, and what happened', async () => {
     await using t = await peer();
-    assert.deepEqual((await t.client.inventory()).shards, [{ name: shard.name, bytes: 12, owners: [owner] }]);
+    const { shards, recent, events } = await t.client.inventory();
+    assert.deepEqual(shards, [{ name: shard.name, bytes: 12, owners: [owner], uses: [{ owner, block }] }]);
+    assert.deepEqual(recent, { runs: 2, macs: 3e12, engineMs: 1.5 });
+    assert.deepEqual(events, [{ ageMs: 2.5, text: 'started' }]);
   });
 
   it('refuses a worker of before owners', async () => {

@@ -1,9 +1,10 @@
 /** One ModelInfer request to its response message; the unary call and the stream share it. */
 import { KofnError, type Clock, type Signal, type Tensors } from '@kofn/core';
-import { decodeTensors, encodeTensors, type InferRequestMessage, type InferResponseMessage } from '@kofn/wire';
+import { decodeTensors, encodeTensors, MACS, type InferRequestMessage, type InferResponseMessage } from '@kofn/wire';
 import type { Executor } from './executor.js';
 import type { Fate, Faults } from './faults.js';
 import type { RequestQueue } from './queue.js';
+import type { WorkMeter } from './work-meter.js';
 import type { ShardStore } from './shard-store.js';
 
 /** Every shard has the one version: another weight is another name. */
@@ -15,6 +16,7 @@ export interface InferenceParts {
   readonly executor: Executor;
   readonly store: ShardStore;
   readonly faults: Faults | undefined;
+  readonly meter: WorkMeter;
 }
 
 export interface Inference {
@@ -31,7 +33,7 @@ export interface Inference {
  */
 export async function infer(
   request: InferRequestMessage,
-  { clock, queue, executor, store, faults }: InferenceParts,
+  { clock, queue, executor, store, faults, meter }: InferenceParts,
   signal: Signal,
   fate?: Fate,
 ): Promise<Inference> {
@@ -49,6 +51,7 @@ export async function infer(
   };
   const outputs = await queue.submit(run, { signal, timeoutMs });
   const engineMs = clock.now() - started;
+  meter.ran(Number(request.parameters[MACS]?.int64_param ?? 0), engineMs);
   const { tensors, raw } = encodeTensors(selectOutputs(outputs, request));
   const response = { model_name: name, model_version: MODEL_VERSION, id, outputs: tensors, raw_output_contents: raw };
   return { response, queueMs: started - submitted, engineMs };

@@ -15,11 +15,13 @@ import type { BlobStore } from './blob-store.js';
 import { emulatedDevice } from './emulated-device.js';
 import { Executor } from './executor.js';
 import { faultHandlers } from './fault-rpc.js';
+import { Journal } from './journal.js';
 import type { Faults } from './faults.js';
 import { checkVersion, infer, MODEL_VERSION } from './inference.js';
 import { workerMetrics } from './metrics.js';
 import { RequestQueue } from './queue.js';
 import { RunWatch } from './run-watch.js';
+import { WorkMeter } from './work-meter.js';
 import { shardStoreHandlers } from './shard-rpc.js';
 import { ShardStore } from './shard-store.js';
 import { serveStream } from './stream.js';
@@ -47,6 +49,8 @@ export class WorkerServer implements AsyncDisposable {
   readonly metrics: Registry;
   readonly handlers: ServiceHandlers;
   readonly faults: Faults | undefined;
+  readonly meter: WorkMeter;
+  readonly journal: Journal;
   readonly #version: string;
   readonly #watch: RunWatch;
   readonly #shutdown = openController();
@@ -58,17 +62,21 @@ export class WorkerServer implements AsyncDisposable {
     this.clock = clock;
     this.faults = faults;
     this.#watch = new RunWatch(clock);
+    this.meter = new WorkMeter(clock);
+    this.journal = new Journal(clock);
+    this.journal.started(store.list().length);
     this.#version = parts.version;
     this.store = store;
     this.executor = new Executor({ engine, store, memoryLimitBytes, threads, watch: this.#watch });
     store.onGone(name => {
       this.#watch.forget(name);
+      this.journal.dropped();
       return this.executor.close(name);
     });
     this.queue = new RequestQueue({ clock, maxWaiting: maxQueue });
     this.metrics = workerMetrics(this);
     const identity = { workerId, engine: engine.name, engineVersion: engine.version, cores };
-    const shards = shardStoreHandlers(store, this.executor, identity);
+    const shards = shardStoreHandlers(this, identity);
     this.handlers = {
       unary: new Map([...this.#inference(), ...this.#repository(), ...shards.unary, ...faultHandlers(faults)]),
       clientStream: shards.clientStream,

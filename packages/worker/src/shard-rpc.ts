@@ -5,6 +5,7 @@
  */
 import { KofnError, throwIfAborted, type Signal } from '@kofn/core';
 import {
+  checkBlock,
   checkOwner,
   codecs,
   METHODS,
@@ -13,10 +14,13 @@ import {
   type Codec,
   type Owner,
   type ServiceHandlers,
+  type ShardBlock,
 } from '@kofn/wire';
 import type { StoredBlob } from './blob-store.js';
 import type { Executor } from './executor.js';
+import type { Journal } from './journal.js';
 import type { ShardStore } from './shard-store.js';
+import type { WorkMeter } from './work-meter.js';
 
 /** The limits that shard_store.proto states; so many names fit into so many bytes. */
 const MAX_REQUEST_BYTES = 2 ** 20;
@@ -30,15 +34,16 @@ export interface WorkerIdentity {
 }
 
 export function shardStoreHandlers(
-  store: ShardStore,
-  executor: Executor,
+  parts: { store: ShardStore; executor: Executor; meter: WorkMeter; journal: Journal },
   identity: WorkerIdentity,
 ): Pick<ServiceHandlers, 'unary' | 'clientStream'> {
+  const { store, executor, meter, journal } = parts;
   return {
     unary: new Map([
       [
         METHODS.inventory,
         async () => {
+          const { runs, macs, engineMs } = meter.recent;
           const message = {
             worker_id: identity.workerId,
             protocol_version: PROTOCOL_VERSION,
@@ -49,6 +54,8 @@ export function shardStoreHandlers(
             disk_used_bytes: store.diskUsedBytes,
             cores: identity.cores,
             shards: store.list(),
+            recent: { runs, macs, engine_ms: engineMs },
+            events: journal.latest.map(({ ageMs, text }) => ({ age_ms: ageMs, text })),
           };
           return Promise.resolve(codecs.inventory.encode(message));
         },
@@ -56,14 +63,15 @@ export function shardStoreHandlers(
       [
         METHODS.claim,
         async (request: Uint8Array, { signal }: CallContext) => {
-          const { names, owner } = decode(codecs.claimRequest, request);
+          const { names, owner, block } = decode(codecs.claimRequest, request);
           checkCount(names);
           if (!owner) throw new KofnError('INVALID_ARGUMENT', 'a claim must name its owner');
           checkOwner(owner);
+          const claim = { block: block === null ? undefined : checkBlock(block), signal };
           const missing: string[] = [];
           for (const name of names) {
             throwIfAborted(signal);
-            if (!(await store.claim(name, owner, signal))) missing.push(name);
+            if (!(await store.claim(name, owner, claim))) missing.push(name);
           }
           return codecs.claimResponse.encode({ missing });
         },
@@ -86,8 +94,10 @@ export function shardStoreHandlers(
         async (messages, { signal }) => {
           const rest = messages[Symbol.asyncIterator]();
           const first = await rest.next();
-          const { shard, owner } = headerOf(first.done === true ? undefined : first.value);
-          return codecs.putResponse.encode(await store.put(shard, dataOf(rest), { owner, signal }));
+          const { shard, owner, block } = headerOf(first.done === true ? undefined : first.value);
+          const { present } = await store.put(shard, dataOf(rest), { owner, block, signal });
+          if (!present) journal.took(owner?.model ?? '');
+          return codecs.putResponse.encode({ present });
         },
       ],
     ]),
@@ -115,7 +125,11 @@ async function removeAll(
   return removed;
 }
 
-function headerOf(message: Uint8Array | undefined): { shard: StoredBlob; owner: Owner | undefined } {
+function headerOf(message: Uint8Array | undefined): {
+  shard: StoredBlob;
+  owner: Owner | undefined;
+  block: ShardBlock | undefined;
+} {
   const header = message && decode(codecs.putRequest, message).header;
   if (!header) throw new KofnError('PROTOCOL', 'the first message of Put must be the header');
   return {
@@ -125,6 +139,7 @@ function headerOf(message: Uint8Array | undefined): { shard: StoredBlob; owner: 
       weightsBytes: Number(header.weights_bytes),
     },
     owner: header.owner ? checkOwner(header.owner) : undefined,
+    block: header.block ? checkBlock(header.block) : undefined,
   };
 }
 

@@ -13,7 +13,7 @@
  *    not know of it.
  */
 import { abortReason, KofnError, systemClock, throwIfAborted, type Clock, type Signal } from '@kofn/core';
-import { shardHash, type Owner } from '@kofn/wire';
+import { shardHash, type Owner, type ShardBlock } from '@kofn/wire';
 import { Alarm } from './alarm.js';
 import { BLOB_FILES, type BlobStore, type StoredBlob } from './blob-store.js';
 import { Leases, NOBODY, textOf } from './leases.js';
@@ -28,6 +28,14 @@ export interface HeldShard {
   readonly bytes: number;
   /** Without the nobody that holds what was put without an owner. */
   readonly owners: Owner[];
+  /** What it is to them. */
+  readonly uses: { owner: Owner; block: ShardBlock }[];
+}
+
+/** Who claims a shard, and what it is to them; of a caller that is gone by the end nothing is taken. */
+export interface ClaimOptions {
+  readonly block?: ShardBlock | undefined;
+  readonly signal?: Signal | undefined;
 }
 
 interface Held {
@@ -86,6 +94,7 @@ export class ShardStore implements AsyncDisposable {
       name: blob.name,
       bytes: sizeOf(blob),
       owners: leases.owners(),
+      uses: leases.uses(),
     }));
   }
 
@@ -117,10 +126,11 @@ export class ShardStore implements AsyncDisposable {
   async put(
     shard: StoredBlob,
     chunks: AsyncIterable<Uint8Array>,
-    { owner = NOBODY, signal }: { owner?: Owner | undefined; signal?: Signal | undefined } = {},
+    { owner = NOBODY, ...claim }: ClaimOptions & { owner?: Owner | undefined } = {},
   ): Promise<{ present: boolean }> {
+    const { block, signal } = claim;
     checkHeader(shard);
-    if (await this.claim(shard.name, owner, signal)) return { present: true };
+    if (await this.claim(shard.name, owner, claim)) return { present: true };
     const bytes = sizeOf(shard);
     const taken = this.#heldBytes + this.#incomingBytes;
     if (taken + bytes > this.diskLimitBytes) {
@@ -138,7 +148,7 @@ export class ShardStore implements AsyncDisposable {
         let arrived = 0;
         for await (const chunk of chunks) {
           throwIfAborted(signal);
-          if (this.has(shard.name) && (await this.claim(shard.name, owner, signal))) return { present: true };
+          if (this.has(shard.name) && (await this.claim(shard.name, owner, claim))) return { present: true };
           if (arrived + chunk.byteLength > bytes) {
             throw new KofnError('PROTOCOL', `shard ${short(shard.name)} has more than the ${bytes} bytes announced`);
           }
@@ -154,10 +164,11 @@ export class ShardStore implements AsyncDisposable {
         }
         checkHash(shard.name, hash.digest('hex'), 'nothing of it was kept; put it again');
         const add = async () => {
-          await draft.commit(shard.name, textOf(owner));
-          this.#add({ blob: shard, leases: new Leases(textOf(owner), this.#clock.now()) });
+          const text = textOf(owner, block);
+          await draft.commit(shard.name, text);
+          this.#add({ blob: shard, leases: new Leases(text, this.#clock.now()) });
         };
-        return { present: await this.#enter(shard.name, owner, signal, add) };
+        return { present: await this.#enter(shard.name, owner, claim, add) };
       } finally {
         await draft.discard();
       }
@@ -170,8 +181,8 @@ export class ShardStore implements AsyncDisposable {
    * Claims the shard for `owner`, or renews its lease. False when it is not held. Throws RESOURCE_EXHAUSTED (disk or
    * owners), STORAGE, or the signal's reason; then the claims are as they were.
    */
-  claim(name: string, owner: Owner, signal?: Signal): Promise<boolean> {
-    return this.#enter(name, owner, signal);
+  claim(name: string, owner: Owner, options: ClaimOptions = {}): Promise<boolean> {
+    return this.#enter(name, owner, options);
   }
 
   /**
@@ -228,13 +239,18 @@ export class ShardStore implements AsyncDisposable {
   }
 
   /** Claims the shard in its turn, after `add` has added it with that claim when it is not held. Whether it was held. */
-  async #enter(name: string, owner: Owner, signal: Signal | undefined, add?: () => Promise<void>): Promise<boolean> {
+  async #enter(
+    name: string,
+    owner: Owner,
+    { block, signal }: ClaimOptions,
+    add?: () => Promise<void>,
+  ): Promise<boolean> {
     let isGone = false;
     try {
       return await this.#changes.run(name, async () => {
         throwIfAborted(signal);
         const hadClaim = this.#held.get(name)?.leases.has(owner) === true;
-        const wasHeld = await this.#join(name, owner);
+        const wasHeld = await this.#join(name, owner, block);
         if (!wasHeld) await add?.();
         const held = this.#held.get(name);
         if (signal?.aborted !== true || hadClaim || held === undefined) return wasHeld;
@@ -258,11 +274,11 @@ export class ShardStore implements AsyncDisposable {
 
   // The turns of one shard: each is called by #changes alone.
 
-  async #join(name: string, owner: Owner): Promise<boolean> {
+  async #join(name: string, owner: Owner, block: ShardBlock | undefined): Promise<boolean> {
     const held = this.#held.get(name);
     if (held === undefined) return false;
-    if (!held.leases.has(owner)) await this.#blobs.writeOwners(name, held.leases.textWith(owner));
-    held.leases.begin(owner, this.#clock.now());
+    if (!held.leases.knows(owner, block)) await this.#blobs.writeOwners(name, held.leases.textWith(owner, block));
+    held.leases.begin(owner, this.#clock.now(), block);
     return true;
   }
 

@@ -12,12 +12,13 @@
  * 3. When the peer is gone, nothing of it that has not started runs. On shutdown what was taken is answered, what comes
  *    meanwhile is refused, then the stream ends.
  */
-import { KofnError, openScope, throwIfAborted, type Scope, type Signal } from '@kofn/core';
+import { abortReason, KofnError, openScope, type Scope, type Signal } from '@kofn/core';
 import {
   checksum,
   readRequest,
   replyFrame,
   timesParameters,
+  type InferParameter,
   type InferRequestMessage,
   type ServerDuplex,
 } from '@kofn/wire';
@@ -100,11 +101,14 @@ class StreamRequests {
     if (id !== '') this.#pending.set(id, scope);
     try {
       const { response, queueMs, engineMs } = await infer(request, this.#parts, signal, fate);
-      // Started before its cancel came: what was computed is not wanted, the reply is.
-      throwIfAborted(signal);
       const wantsTimes = request.parameters['kofn_times']?.bool_param === true;
       const parameters = wantsTimes ? timesParameters({ queueMs, engineMs, workerMs: clock.now() - start }) : {};
       if (isLost(fate)) return;
+      if (signal.aborted) {
+        // Started before its cancel came: what was computed is not wanted, how long it took is.
+        await this.#sendError(id, request.model_name, abortReason(signal), parameters);
+        return;
+      }
       const frame = replyFrame({ infer_response: { ...response, parameters } }, crc);
       const payload = response.raw_output_contents?.at(-1);
       await this.#stream.send(fate === undefined ? frame : asSent(frame, fate, payload, crc !== undefined));
@@ -115,10 +119,14 @@ class StreamRequests {
     }
   }
 
-  async #sendError(id: string, model: string, error: unknown): Promise<void> {
+  async #sendError(
+    id: string,
+    model: string,
+    error: unknown,
+    parameters: Readonly<Record<string, InferParameter>> = {},
+  ): Promise<void> {
     const { code, message } = KofnError.from(error);
-    const parameters = { kofn_code: { string_param: code } };
-    const response = { id, model_name: model, parameters };
+    const response = { id, model_name: model, parameters: { ...parameters, kofn_code: { string_param: code } } };
     await this.#stream.send(replyFrame({ error_message: message, infer_response: response }));
   }
 }

@@ -17,6 +17,7 @@ const double = scaleShard(2, new Uint8Array(3 * 2 ** 20));
 const triple = scaleShard(3);
 const missing = 'f'.repeat(64);
 const [a, b] = [owner('a'), owner('b')];
+const blockOf = (layer: string, block: number) => ({ layers: [layer], code: 'sum', k: 2, r: 1, block });
 
 async function ownersOf({ client }: Running, name: string) {
   return (await client.inventory()).shards.find(shard => shard.name === name)?.owners;
@@ -88,16 +89,32 @@ describe('claims over gRPC', () => {
     assert.deepEqual(t.engine.closed, [double.name]);
   });
 
-  it('keeps the owners when the worker starts again', async () => {
+  it('keeps the owners, and what it is to each, when the worker starts again', async () => {
     await using t = await startRunning();
-    await t.client.put(double, { owner: a });
+    await t.client.put({ ...double, block: blockOf('conv1', 0) }, { owner: a });
     await t.client.claim([double.name], b);
+    await t.client.put({ ...double, block: blockOf('conv2', 1) }, { owner: b }); // it is there already
+    for (let i = 0; i < 2; i++) await t.client.claim([double.name], a, { block: blockOf('conv3', 2) });
+    await t.client.claim([double.name], a);
+    const uses = [
+      { owner: a, block: blockOf('conv1', 0) },
+      { owner: a, block: blockOf('conv3', 2) },
+      { owner: b, block: blockOf('conv2', 1) },
+    ];
+    assert.deepEqual((await t.client.inventory()).shards[0]!.uses, uses);
     const { dataDir } = t.worker;
     await t.worker.close();
     await using again = await startWorker({ listen: '127.0.0.1:0', dataDir }, { engine: new ScaleEngine() });
     await using channel = connectChannel(again.address);
     const client = await WorkerClient.open(channel);
-    assert.deepEqual((await client.inventory()).shards[0]!.owners, [a, b]);
+    const { shards, events } = await client.inventory();
+    assert.deepEqual([shards[0]!.owners, shards[0]!.uses], [[a, b], uses]);
+    assert.deepEqual(
+      events.map(({ text }) => text),
+      ['started, with 1 shard on its disk'],
+    );
+    await client.remove([double.name], { owner: a });
+    assert.deepEqual((await client.inventory()).shards[0]!.uses, uses.slice(2));
   });
 
   it('refuses owners and requests that are over a limit, before anything is done', async () => {
@@ -112,6 +129,14 @@ describe('claims over gRPC', () => {
       await assert.rejects(send(METHODS.claim, claimRequest.encode({ names, owner: { ...wrong } })), refused);
       await assert.rejects(send(METHODS.remove, removeRequest.encode({ names, owner: { ...wrong } })), refused);
       const put = putRequest.encode({ header: { ...header, owner: { ...wrong } } });
+      await assert.rejects(t.channel.clientStream(METHODS.put, only(put)), refused);
+    }
+    const right = blockOf('conv1', 2);
+    for (const wrong of [{ layers: [] }, { layers: ['l'.repeat(4000)] }, { code: '' }, { k: 0 }, { block: 3 }]) {
+      const refused = { code: 'INVALID_ARGUMENT', message: /the block of a shard/ };
+      const block = { ...right, ...wrong };
+      await assert.rejects(send(METHODS.claim, claimRequest.encode({ names, owner: { ...a }, block })), refused);
+      const put = putRequest.encode({ header: { ...header, owner: { ...a }, block } });
       await assert.rejects(t.channel.clientStream(METHODS.put, only(put)), refused);
     }
     await assert.rejects(send(METHODS.claim, claimRequest.encode({ names })), { code: 'INVALID_ARGUMENT' });

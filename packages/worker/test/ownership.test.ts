@@ -125,7 +125,7 @@ describe('a put or claim whose caller is gone by its end', () => {
     };
     const claim = (by: Owner) => {
       leaves = true;
-      return assert.rejects(t.store.claim(shard.name, by, signal), CANCELLED);
+      return assert.rejects(t.store.claim(shard.name, by, { signal }), CANCELLED);
     };
     return { t, put, claim, leave, signal };
   }
@@ -148,7 +148,7 @@ describe('a put or claim whose caller is gone by its end', () => {
       assert.deepEqual([t.ownersOf(shard), JSON.parse((await t.ownersText(shard))!)], [['b'], [b]]);
       assert.deepEqual(await t.files(shard), SHARD_FILES);
       leave();
-      await assert.rejects(t.store.claim(shard.name, b, signal), CANCELLED); // it was gone before its turn
+      await assert.rejects(t.store.claim(shard.name, b, { signal }), CANCELLED); // it was gone before its turn
       assert.deepEqual(t.ownersOf(shard), ['b']);
       await t[Symbol.asyncDispose]();
     }

@@ -3,7 +3,16 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, it } from 'mocha';
 import { float32, KofnError } from '@kofn/core';
-import { checksum, codecs, connectChannel, METHODS, WorkerClient, type InferRequestMessage } from '@kofn/wire';
+import {
+  checksum,
+  codecs,
+  connectChannel,
+  EncodedInputs,
+  METHODS,
+  WorkerClient,
+  type InferRequestMessage,
+  type WorkerTimes,
+} from '@kofn/wire';
 import { startWorker } from '../src/start.js';
 import { scaleShard, ScaleEngine } from './support/scale-engine.js';
 import { startRunning, valuesOf, x } from './support/running.js';
@@ -41,6 +50,10 @@ describe('worker over gRPC', () => {
     assert.deepEqual(await client.remove([double.name, 'f'.repeat(64)]), [double.name]);
     await assert.rejects(t.infer(double.name), { code: 'NOT_FOUND', message: /put it first/ });
     assert.deepEqual(t.engine.closed, [double.name]);
+    assert.deepEqual(
+      (await client.inventory()).events.map(({ text }) => text),
+      ['started, with 0 shards on its disk', 'took 2 shards', 'dropped 1 shard'],
+    );
   });
 
   it('does not run what was cancelled or expired while it waited, and says so', async () => {
@@ -64,6 +77,29 @@ describe('worker over gRPC', () => {
     assert.deepEqual([cancelledBeforeStart, expiredBeforeStart, started], [1, 1, 2]);
     const text = await t.worker.server.metrics.metrics();
     assert.match(text, /kofn_worker_requests_total\{outcome="cancelledBeforeStart"\} 1/);
+  });
+
+  it('tells how long a cancelled request ran that had begun, and what it ran lately', async () => {
+    await using t = await startRunning();
+    await t.client.put(double);
+    await t.infer(double.name); // says nothing of its size
+    assert.deepEqual((await t.client.inventory()).recent, { runs: 0, macs: 0, engineMs: 0 });
+    t.engine.hold();
+    const caller = new AbortController();
+    const late = new Promise<WorkerTimes>(onLate => {
+      const inputs = new EncodedInputs({ x }, 4e12);
+      const running = t.client.infer({ model: double.name, inputs }, { signal: caller.signal, onLate });
+      void assert.rejects(running, { code: 'CANCELLED' });
+    });
+    await t.engine.started(2);
+    caller.abort();
+    await t.client.live();
+    t.engine.release();
+    const { queueMs, engineMs, workerMs } = await late;
+    assert.ok(engineMs > 0 && workerMs >= engineMs && workerMs >= queueMs + engineMs);
+    const { runs, macs, engineMs: sumMs } = (await t.client.inventory()).recent;
+    assert.deepEqual([runs, macs], [1, 4e12]);
+    assert.ok(sumMs > 0 && Math.abs(sumMs - engineMs) < 0.01);
   });
 
   it('drops what waits when the caller is gone', async () => {

@@ -38,7 +38,7 @@ describe('ShardStore on disk', () => {
     assert.deepEqual(await store.put(header(shard), neverRead()), { present: true });
     const again = await open(folder.path);
     const bytes = shard.model.byteLength + shard.weights.byteLength;
-    assert.deepEqual(again.list(), [{ name: shard.name, bytes, owners: [] }]);
+    assert.deepEqual(again.list(), [{ name: shard.name, bytes, owners: [], uses: [] }]);
     assert.equal(again.diskUsedBytes, bytes);
     const location = await again.open(shard.name);
     assert.deepEqual(await readFile(path.join(location, 'model.onnx')), Buffer.from(shard.model));
