@@ -40,6 +40,7 @@ export type {
   ShapedArray,
   UpdateOptions,
   VerifyChoice,
+  WorkerSpeed,
   WorkerView,
 } from '@kofn/master';
 export type { CodeName } from '@kofn/encoder';

@@ -3,9 +3,11 @@ import { randomInt } from 'node:crypto';
 import { KofnError, seededRng, type Clock, type Rng, type Timer } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { connectChannel } from '@kofn/wire';
+import type { Registry } from 'prom-client';
 import { Connection } from './connection.js';
 import { Events, type ClusterEvent } from './events.js';
 import { snapshot, type Fleet, type WorkerState } from './fleet.js';
+import type { ModelHealth } from './holding.js';
 import type { OpenChannel } from './link.js';
 import { requireWhole, resolveConnectOptions, type ConnectOptions, type DispatchHooks } from './options.js';
 
@@ -16,6 +18,7 @@ const RENEW_MS = 60 * 60_000;
 export interface Standing {
   /** The owner's name for it. */
   readonly name: string;
+  health(): ModelHealth;
   /** Claims its shards for another lease. */
   renew(): Promise<void>;
   /** Frees what the master holds of it; its claims stay. */
@@ -38,11 +41,13 @@ export class Cluster implements AsyncDisposable {
   /** As the last change was told. */
   readonly #states = new Map<Connection, WorkerState>();
   readonly #lost = new Set<Connection>();
+  readonly #stragglers = new Set<Connection>();
   readonly #listeners = new Set<(fleet: Fleet) => void>();
   /** A worker that has been lost for so long has its shards put to others. */
   readonly healAfterMs: number;
   /** Made when it is asked for: workers change more often than anybody looks. */
   #fleet: Fleet | undefined;
+  #metrics: Promise<Registry> | undefined;
   #renewal: Timer;
   #planning: Promise<Engine> | undefined;
   #closed = false;
@@ -91,6 +96,12 @@ export class Cluster implements AsyncDisposable {
     return this.#events.listen(listener);
   }
 
+  /** For Prometheus, read at each scrape: workers with their speeds, and the margin of each layer of each model. */
+  metrics(): Promise<Registry> {
+    const read = () => ({ workers: this.workers, models: this.#models });
+    return (this.#metrics ??= import('./metrics.js').then(({ clusterMetrics }) => clusterMetrics(read)));
+  }
+
   /** @internal */
   tell(event: Omit<ClusterEvent, 'atMs'>): void {
     this.#events.tell(event);
@@ -99,6 +110,7 @@ export class Cluster implements AsyncDisposable {
   /** @internal Something of the connection is another. */
   changed(connection: Connection): void {
     const { state } = connection;
+    if (!this.#closed) this.#tellOfSpeed(connection);
     if (this.#states.get(connection) === state) return;
     this.#states.set(connection, state);
     this.#fleet = undefined;
@@ -113,6 +125,25 @@ export class Cluster implements AsyncDisposable {
       this.tell({ kind: 'lost', worker, message: `worker ${worker} (${address}) is lost: ${state.reason}` });
     } else if (state.kind === 'ready' && this.#lost.delete(connection)) {
       this.tell({ kind: 'back', worker, message: `worker ${worker} (${address}) is back` });
+    }
+  }
+
+  #tellOfSpeed(connection: Connection): void {
+    const { index: worker, address, speed } = connection;
+    if (speed.isStraggler === this.#stragglers.has(connection)) return;
+    const { slowness, inTime } = speed.view;
+    const how = `its blocks take ${slowness!.toFixed(1)} times as long as those of the others`;
+    const cost = `${Math.round(100 * (inTime ?? 0))} % of its latest calls were answered in time to be used`;
+    if (speed.isStraggler) {
+      this.#stragglers.add(connection);
+      this.tell({
+        kind: 'straggler',
+        worker,
+        message: `worker ${worker} (${address}) is a straggler: ${how}; ${cost}`,
+      });
+    } else {
+      this.#stragglers.delete(connection);
+      this.tell({ kind: 'steady', worker, message: `worker ${worker} (${address}) is no straggler any more: ${how}` });
     }
   }
 

@@ -49,6 +49,7 @@ export class CodedModel implements AsyncDisposable {
     this.#options = options;
     this.#leave = cluster.stand({
       name: deployment.owner.model,
+      health: () => this.health,
       renew: () => this.#deployment.renew(),
       release: () => this.#release(),
     });

@@ -10,9 +10,10 @@
  * 3. After dispose nothing of this worker is pending, and no timer is left.
  */
 import { abortReason, KofnError, openScope, sleep, type Rng, type Scope, type Signal } from '@kofn/core';
-import type { EncodedInputs, InferReply, WorkerClient, WorkerInventory } from '@kofn/wire';
+import type { EncodedInputs, InferReply, WorkerClient, WorkerInventory, WorkerTimes } from '@kofn/wire';
 import type { WorkerState } from './fleet.js';
 import { closeLink, openLink, shardsOf, stateOf, type Link, type LinkOptions } from './link.js';
+import { SpeedRecord } from './speeds.js';
 import { Trust } from './trust.js';
 
 export interface InferCall {
@@ -22,6 +23,8 @@ export interface InferCall {
   readonly bytes: number;
   /** The frame has been handed to the operating system; its size. */
   readonly onWritten?: ((bytes: number) => void) | undefined;
+  /** As `InferOptions.onLate`. */
+  readonly onLate?: ((times: WorkerTimes) => void) | undefined;
 }
 
 export interface ConnectionOptions extends LinkOptions {
@@ -44,6 +47,8 @@ const LAST_LOOK = 0.1;
 const QUIET_BYTES = 2 ** 19;
 const SLOWEST_BYTES_PER_MS = 250;
 const BUFFERED_BYTES = 2 ** 23;
+/** A question behind no more tells how long the way is. */
+const LITTLE_BYTES = 2 ** 14;
 
 /** A timer later than this has been held up by this process itself. */
 const BUSY_MS = 200;
@@ -60,6 +65,7 @@ export class Connection implements AsyncDisposable {
   readonly index: number;
   readonly address: string;
   readonly trust = new Trust();
+  readonly speed: SpeedRecord;
   readonly #options: ConnectionOptions;
   readonly #life: Scope;
   #link: Link;
@@ -77,6 +83,7 @@ export class Connection implements AsyncDisposable {
     this.index = index;
     this.address = address;
     this.#options = options;
+    this.speed = new SpeedRecord(options.clock, () => this.#tell());
     this.#link = link;
     this.#shards = shardsOf(link);
     this.#state = link.state;
@@ -142,7 +149,10 @@ export class Connection implements AsyncDisposable {
     if (this.#shards.delete(name)) this.#tell();
   }
 
-  /** Calls `listener` after each change of state, and when it turns out to lack a shard, until the result is called. */
+  /**
+   * Calls `listener` after each change of state, when it turns out to lack a shard, and when it becomes a straggler or is none any
+   * more, until the result is called.
+   */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -316,6 +326,7 @@ export class Connection implements AsyncDisposable {
     );
     try {
       const state = stateOf(await client.health({ signal: scope.signal }));
+      if (bytesAhead <= LITTLE_BYTES && state.kind === 'ready') this.speed.probed(clock.now() - start);
       if (signal.aborted) return;
       if (state.kind === 'ready') this.#answered();
       else this.#enter(state);

@@ -17,7 +17,7 @@ import type { Connection } from './connection.js';
 import { Healer } from './heal.js';
 import type { HedgeAfter } from './hedge.js';
 import { healthOf, holdingsOf, workersOf, type Holding, type ModelHealth } from './holding.js';
-import { Homes, knownHomes, type KnownHomes, type PlacingContext } from './homes.js';
+import { blockOrder, Homes, knownHomes, type KnownHomes, type PlacingContext } from './homes.js';
 import { checkInputs } from './inputs.js';
 import { openLocally } from './local-session.js';
 import { measureSpeeds } from './measure.js';
@@ -32,7 +32,7 @@ import {
   type ResolvedCode,
   type VerifyChoice,
 } from './options.js';
-import { ASSUMED_SPEEDS, type Plan } from './plan.js';
+import { ASSUMED_SPEEDS, fileOrder, measuredMsPerMac, type Plan } from './plan.js';
 import { encoded, placeLayers, Puts, shardFiles, type PlaceOptions } from './placement.js';
 import { planLayers, type Planning } from './planner.js';
 import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
@@ -229,14 +229,16 @@ export async function deploy(
   const prepared = await prepareModel(source, engine);
   const steps: DeployedStep[] = [];
   try {
-    const speeds = layers === 'auto' ? await measureSpeeds(cluster, holders, signal) : ASSUMED_SPEEDS;
+    const speeds = layers === 'auto' ? await measureSpeeds(cluster, holders, code, signal) : ASSUMED_SPEEDS;
     throwIfAborted(signal);
-    const about = { code, hedge, segments, workers: holders.length, choice: layers, sampleInputs, speeds };
+    const workers = blockOrder(holders);
+    const about = { code, hedge, segments, workers, choice: layers, sampleInputs, speeds };
     const planning = await planLayers(prepared, { engine, threads, clock, ...about });
     await prepared.settle();
     const { connections } = cluster;
-    const context = { connections, places: holders, known: options.known ?? knownHomes(connections, owner) };
-    await openSteps(prepared.model, planning, { ...options, code, hedge, verify, owner, context }, steps);
+    const places = workers.map(worker => holders[worker]!);
+    const context = { connections, places, known: options.known ?? knownHomes(connections, owner) };
+    await openSteps(prepared.model, planning, { ...options, code, hedge, verify, owner, context, holders }, steps);
     return new Deployment(owner, { cluster, holders, prepared, plan: planning.plan, steps });
   } catch (error) {
     await disposeSteps(steps);
@@ -265,8 +267,9 @@ export async function planModel(
   const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
   const prepared = await prepareModel(source, engine);
   try {
-    const speeds = cluster === undefined ? ASSUMED_SPEEDS : await measureSpeeds(cluster, holders!, signal);
-    const about = { code, hedge, segments, workers: count, choice: layers, sampleInputs, speeds };
+    const speeds = cluster === undefined ? ASSUMED_SPEEDS : await measureSpeeds(cluster, holders!, code, signal);
+    const workers = holders === undefined ? [...Array(count).keys()] : blockOrder(holders);
+    const about = { code, hedge, segments, workers, choice: layers, sampleInputs, speeds };
     return (await planLayers(prepared, { engine, threads, clock, ...about })).plan;
   } finally {
     await prepared.close();
@@ -283,6 +286,7 @@ async function openSteps(
     verify,
     owner,
     context,
+    holders,
     cluster,
     onProgress,
     signal,
@@ -292,6 +296,7 @@ async function openSteps(
     verify: VerifyChoice;
     owner: Owner;
     context: PlacingContext;
+    holders: readonly Connection[];
     cluster: Cluster;
   },
   steps: DeployedStep[],
@@ -322,7 +327,7 @@ async function openSteps(
         steps.push({ kind: 'segment', inputs, outputs, session: await openHere() });
         continue;
       }
-      const places = workers.map(worker => context.places[worker]!);
+      const places = workers.map(worker => holders[worker]!);
       const { shard, at } = await placeSegment(step, { ...context, places }, placing(step.name));
       const resends = new Resends(clock, owner, () => ({ name: shard, ...modelFiles(step.image()) }));
       const expected = expectedOf(model, outputs, types);
@@ -333,7 +338,8 @@ async function openSteps(
     const members = [...step.layers].sort((a, b) => order.get(a.node)! - order.get(b.node)!);
     const encode = () => members.map(({ node }) => encoded(reports.get(node)!.layer(), code));
     const options = placing(members.map(({ node }) => node).join(', '));
-    const placed = await placeLayers(encode(), code, context, { ...options, hedge });
+    const localMsPerMac = measuredMsPerMac(plan, members);
+    const placed = await placeLayers(encode(), code, context, { ...options, hedge, localMsPerMac });
     layerNumber += members.length;
     const files = (block: number) => shardFiles(encode(), block);
     const local = new LocalBlocks(engine, engineThreads, files);
@@ -374,11 +380,6 @@ function expectedOf(model: OnnxModel, outputs: readonly string[], types: Plannin
 /** The workers that hold a model with these options. Throws INVALID_ARGUMENT. */
 function holdersOf({ connections }: Cluster, options: ModelOptions): readonly Connection[] {
   return resolveWorkers(options, connections.length).map(worker => connections[worker]!);
-}
-
-/** Places of the layers in the model's file, by name. */
-function fileOrder({ layers }: Plan): Map<string, number> {
-  return new Map(layers.map(({ name }, index) => [name, index]));
 }
 
 async function disposeSteps(steps: readonly DeployedStep[]): Promise<void> {

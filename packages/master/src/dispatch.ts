@@ -34,6 +34,7 @@ import { lacksRoom, room } from './room.js';
 import { substitute, type LocalBlocks, type Resends } from './recover.js';
 import { rejectedOf, type Arrival, type Erasure, type LayerReport } from './report.js';
 import { localSpans, spansOf, type CallTimes } from './spans.js';
+import type { BlockPace } from './speeds.js';
 import { ReplyCheck, type Fingerprints } from './verification.js';
 import { ANSWERED, callWorker, type RequestContext } from './worker-call.js';
 
@@ -53,6 +54,7 @@ export interface DeployedGroup {
   shards: readonly PlacedShard[];
   /** When another holder is asked for a late block; the shards then have one. */
   readonly hedge: Hedge | undefined;
+  readonly pace: BlockPace;
   /** What replies are checked against; undefined when they are believed. */
   readonly fingerprints?: Fingerprints | undefined;
   readonly local: LocalBlocks;
@@ -190,9 +192,10 @@ class GroupCall {
       shard: this.#group.shards[block]!.name,
       layer: this.#group.layers[0]!.name,
       bytes: this.#outputs.bytes,
+      block: { macs: this.#outputs.macs, pace: this.#group.pace },
       signal,
       putting: lacks ? this.#group.resends.give(connection, block) : undefined,
-      inputs: () => (this.#encoded ??= new EncodedInputs({ x: this.#outputs.input })),
+      inputs: () => (this.#encoded ??= new EncodedInputs({ x: this.#outputs.input }, this.#outputs.macs)),
       onWritten: bytes => {
         this.#bytesSent += bytes;
         this.#check?.written();

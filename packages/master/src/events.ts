@@ -9,8 +9,11 @@ import type { Clock } from '@kofn/core';
  * - released: a worker keeps no longer what stands elsewhere now
  * - reduced: nobody can take what a lost worker held of a layer, which goes on with less margin
  * - failed: a worker did not take a shard; it is tried again
+ * - straggler: a worker takes at least twice as long for its blocks as the others do for theirs
+ * - steady: a straggler is none any more
  */
-export type EventKind = 'lost' | 'back' | 'moved' | 'restored' | 'released' | 'reduced' | 'failed';
+export type EventKind =
+  'lost' | 'back' | 'moved' | 'restored' | 'released' | 'reduced' | 'failed' | 'straggler' | 'steady';
 
 export interface ClusterEvent {
   /** Milliseconds of the cluster's clock (without one given: `performance.now()`). */

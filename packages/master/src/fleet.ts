@@ -1,5 +1,6 @@
 /** The fleet: the workers as the master sees them now. A snapshot is immutable and replaced on change. */
 import type { Connection } from './connection.js';
+import type { WorkerSpeed } from './speeds.js';
 
 /**
  * - connecting: the link is being made anew, the how-many-eth time
@@ -32,13 +33,15 @@ export interface WorkerView {
   /** Replies that were wrong, and those that failed their check and were right (`verify`). */
   readonly wrongAnswers: number;
   readonly falseAlarms: number;
+  /** How fast it was seen to be lately: as it is known when this is read. */
+  readonly speed: WorkerSpeed;
 }
 
 export type Fleet = readonly WorkerView[];
 
 export function snapshot(connections: readonly Connection[]): Fleet {
   return Object.freeze(
-    connections.map(({ index, address, state, inventory, lateReplies, trust }) =>
+    connections.map(({ index, address, state, inventory, lateReplies, trust, speed }) =>
       Object.freeze({
         index,
         address,
@@ -49,6 +52,9 @@ export function snapshot(connections: readonly Connection[]): Fleet {
         lateReplies,
         wrongAnswers: trust.wrongAnswers,
         falseAlarms: trust.falseAlarms,
+        get speed() {
+          return speed.view;
+        },
       }),
     ),
   );

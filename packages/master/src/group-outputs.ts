@@ -7,7 +7,7 @@
  */
 import { elementCount, KofnError, type Float32Tensor, type Tensor, type Tensors } from '@kofn/core';
 import { ProgressiveDecoder, verifyBlock, type Decoded, type DecodePlans, type LayerEncoding } from '@kofn/encoder';
-import { layerOutput, outputShape, shardInput, shardOutput, type LayerGeometry } from '@kofn/graph';
+import { layerOutput, macsOf, outputShape, shardInput, shardOutput, type LayerGeometry } from '@kofn/graph';
 
 /** A coded layer as deployed: what a request needs of it, without its weights. */
 export interface DeployedLayer {
@@ -44,6 +44,8 @@ export class GroupOutputs {
   readonly input: Tensor;
   /** Of the input and a reply. */
   readonly bytes: number;
+  /** Multiply-accumulates of a block of each layer. */
+  readonly macs: number;
   readonly #parts: readonly Part[];
 
   /** Throws DTYPE_MISMATCH, SHAPE_MISMATCH. */
@@ -57,6 +59,7 @@ export class GroupOutputs {
     this.name = layers.map(each => each.name).join(', ');
     const replyFloats = this.#parts.reduce((sum, { replyShape }) => sum + elementCount(replyShape), 0);
     this.bytes = 4 * (elementCount(this.input.shape) + replyFloats);
+    this.macs = this.#parts.reduce((sum, { layer: each, replyShape }) => sum + macsOf(each, replyShape), 0);
   }
 
   get parts(): readonly ReplyPart[] {

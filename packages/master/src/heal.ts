@@ -190,7 +190,7 @@ export class Healer implements AsyncDisposable {
     return undefined;
   }
 
-  /** @internal Who can take something of `holding`: one that has it, else the one with the least. */
+  /** @internal Who can take something of `holding`: a ready worker with nothing of it, of those the one with the least for its speed. */
   target(holding: Holding): Connection | undefined {
     const holders = workersOf(holding);
     const nowMs = this.#cluster.clock.now();

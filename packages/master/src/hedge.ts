@@ -16,6 +16,7 @@
  * 4. No call and no timer outlives the signal of the layer's calls.
  */
 import { openScope, sleep, type Scope, type Signal } from '@kofn/core';
+import { RecentTimes } from './recent-times.js';
 import { ANSWERED, type RequestContext } from './worker-call.js';
 
 /** Ms from the calls of a layer to its hedges, or the 95th percentile of what its replies took lately. */
@@ -130,32 +131,5 @@ export class Hedging {
 
   isOtherCalled(block: number): boolean {
     return this.late.has(block) || this.lost.has(block);
-  }
-}
-
-/** The latest times, as many as it was made for. */
-export class RecentTimes {
-  readonly #ring: Float64Array;
-  #added = 0;
-  /** Made when it is asked for. */
-  #sorted: Float64Array | undefined;
-
-  constructor(size: number) {
-    this.#ring = new Float64Array(size);
-  }
-
-  get count(): number {
-    return Math.min(this.#added, this.#ring.length);
-  }
-
-  add(ms: number): void {
-    this.#ring[this.#added++ % this.#ring.length] = ms;
-    this.#sorted = undefined;
-  }
-
-  /** The smallest time that so large a part of them does not exceed. NaN when there are none. */
-  quantile(part: number): number {
-    this.#sorted ??= this.#ring.slice(0, this.count).sort();
-    return this.#sorted[Math.max(0, Math.ceil(part * this.count) - 1)] ?? NaN;
   }
 }

@@ -31,9 +31,17 @@ export function knownHomes(connections: readonly Connection[], { cluster, model 
 export interface PlacingContext {
   /** All workers of the cluster. */
   readonly connections: readonly Connection[];
-  /** Those that the model was given: block i has its place at the i-th. */
+  /** Those that the model was given, in the order of their blocks: block i has its place at the i-th. */
   readonly places: readonly Connection[];
   readonly known: KnownHomes;
+}
+
+/**
+ * The numbers of `workers` in the order of their blocks: as given, but those that are known to be slower than others last, so that
+ * parity blocks are theirs, or, where there are more workers than blocks, none.
+ */
+export function blockOrder(workers: readonly Pick<Connection, 'speed'>[]): number[] {
+  return [...workers.keys()].sort((a, b) => workers[a]!.speed.handicap - workers[b]!.speed.handicap);
 }
 
 export class Homes {
@@ -95,11 +103,16 @@ export class Homes {
   }
 }
 
-/** The ready ones of `connections` that `may`, those with the fewest shards first. */
+/** The ready ones of `connections` that `may`, those with the fewest shards for their speed first. */
 export function spares(connections: readonly Connection[], may: (connection: Connection) => boolean): Connection[] {
   return connections
     .filter(connection => connection.state.kind === 'ready' && may(connection))
-    .sort((a, b) => a.shards.size - b.shards.size);
+    .sort((a, b) => loadOf(a) - loadOf(b));
+}
+
+/** With one shard more, counted so many times as it is slower than others. */
+function loadOf({ shards, speed }: Connection): number {
+  return (shards.size + 1) * speed.handicap;
 }
 
 /** A worker that only seems lost is asked: a deployment may wait. */

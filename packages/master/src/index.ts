@@ -35,6 +35,7 @@ export type {
 export { ASSUMED_SPEEDS, type Costs, type LayerPlan, type Plan, type SegmentPlan, type Speeds } from './plan.js';
 export type { Arrival, Erasure, LayerReport, Rejection, RunReport, SegmentReport } from './report.js';
 export type { Spans } from './spans.js';
+export type { WorkerSpeed } from './speeds.js';
 export type { Fleet, WorkerView } from './fleet.js';
 export { checkInputs, zeroInputs } from './inputs.js';
 // Changed by planted bugs.

@@ -6,13 +6,14 @@
  */
 import { KofnError, openScope, type Clock, type Scope, type Signal } from '@kofn/core';
 import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
-import { groupsOf, shardModel, type LinearLayer, type ModelFiles } from '@kofn/graph';
-import { shardName, type Owner, type ShardFiles } from '@kofn/wire';
+import { groupsOf, shardModel, type LinearLayer } from '@kofn/graph';
+import { fitsBlock, shardName, type Owner, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DeployedGroup, PlacedShard } from './dispatch.js';
 import { Hedge, type HedgeAfter } from './hedge.js';
 import { Homes, type PlacingContext } from './homes.js';
 import type { ResolvedCode } from './options.js';
+import { BlockPace } from './speeds.js';
 
 /** Encoded blocks that may wait to be put; one block may be larger. */
 const MAX_ENCODED_BYTES = 256 * 2 ** 20;
@@ -29,14 +30,17 @@ export function encoded(layer: LinearLayer, { code, k, r }: ResolvedCode): Encod
   return { layer, encoding: encodeLayer(map, createCode(code, { k, r })) };
 }
 
-/** The shard model of block `block` of layers that share an input. */
-export function shardFiles(layers: readonly EncodedLayer[], block: number): ModelFiles {
-  return shardModel(
+/** The shard model of block `block` of layers that share an input, and what it is to them. */
+export function shardFiles(layers: readonly EncodedLayer[], block: number): Omit<ShardFiles, 'name'> {
+  const files = shardModel(
     layers.map(({ layer, encoding }) => {
       const { groups, blockUnits } = encoding.partition;
       return { layer, ...encoding.block(block), units: groups * blockUnits };
     }),
   );
+  const { name: code, k, r } = layers[0]!.encoding.code;
+  const names = layers.map(({ layer }) => layer.name);
+  return fitsBlock(names) ? { ...files, block: { layers: names, code, k, r, block } } : files;
 }
 
 export interface PlaceOptions {
@@ -56,7 +60,11 @@ export async function placeLayers(
   layers: readonly EncodedLayer[],
   { n, k }: ResolvedCode,
   context: PlacingContext,
-  { hedge, ...options }: PlaceOptions & { hedge: HedgeAfter | undefined },
+  {
+    hedge,
+    localMsPerMac,
+    ...options
+  }: PlaceOptions & { hedge: HedgeAfter | undefined; localMsPerMac?: number | undefined },
 ): Promise<Omit<DeployedGroup, 'local' | 'resends'>> {
   const what = `its shard of layer ${layers.map(({ layer }) => layer.name).join(', ')}`;
   using puts = new Puts(options);
@@ -80,6 +88,7 @@ export async function placeLayers(
     plans: new DecodePlans(code),
     shards,
     hedge: hedge === undefined ? undefined : new Hedge(hedge),
+    pace: new BlockPace(localMsPerMac),
   };
 }
 
@@ -117,8 +126,8 @@ export class Puts implements Disposable {
     const { owner, onBytes } = this.#options;
     const { signal } = this.#scope;
     const { shards } = connection;
-    const { name, model, weights } = shard;
-    const claim = () => connection.ask(client => client.claim([name], owner, { signal }), { signal });
+    const { name, model, weights, block } = shard;
+    const claim = () => connection.ask(client => client.claim([name], owner, { signal, block }), { signal });
     const isHeld = shards.has(name) && (await claim()).length === 0;
     if (isHeld) return;
     const bytes = model.byteLength + weights.byteLength;

@@ -8,7 +8,7 @@ export interface Costs {
   readonly roundTripMs: number;
   /** Input to n workers and k replies over the master's link. */
   readonly transferMs: number;
-  /** One block on one worker, the slowest of those that hold the layer. */
+  /** One block on one worker, the slowest of the k fastest: so many are needed. */
   readonly shardMs: number;
   /** roundTripMs + transferMs + shardMs. */
   readonly codedMs: number;
@@ -71,11 +71,26 @@ export interface Plan {
 /** Speeds that `costs` are computed from. */
 export interface Speeds {
   readonly source: 'measured' | 'assumed';
+  /** The longest of those workers', and the least rate. */
   readonly roundTripMs: number;
   readonly megabitsPerSecond: number;
-  /** The slowest worker's speed; a multiply-accumulate is two operations. */
+  /** Of the slowest of the workers that are needed: any k, the fastest. A multiply-accumulate is two operations. */
   readonly workerGflops: number;
   readonly localGflops: number;
+}
+
+/** Places of the layers in the model's file, by name. */
+export function fileOrder({ layers }: Plan): Map<string, number> {
+  return new Map(layers.map(({ name }, index) => [name, index]));
+}
+
+/** What the master takes for a multiply-accumulate of `layers`, by name (`node`); undefined where that was not measured. */
+export function measuredMsPerMac(plan: Plan, layers: readonly { readonly node: string }[]): number | undefined {
+  if (plan.speeds.source === 'assumed') return undefined;
+  const names = new Set(layers.map(({ node }) => node));
+  const planned = plan.layers.filter(({ name }) => names.has(name));
+  const sum = (of: (layer: LayerPlan) => number | undefined) => planned.reduce((all, each) => all + (of(each) ?? 0), 0);
+  return sum(({ costs }) => costs?.localMs) / sum(({ macs }) => macs);
 }
 
 /** Used where nothing was measured: a Raspberry Pi on wired Ethernet, roughly. */

@@ -4,7 +4,8 @@
  *   local ms > round trip + bytes / rate + shard ms
  *
  * where bytes are the input to n workers and k replies (they share the master's link), and a shard takes 1/k of the
- * layer's time (blocks padded to equal size), scaled by the slowest worker's speed beside the master's.
+ * layer's time (blocks padded to equal size), scaled by a worker's speed beside the master's: that of the slowest of the k fastest,
+ * for so many answers are needed (measure.ts).
  */
 import { elementCount, KofnError, type Shape, type Tensor, type Tensors } from '@kofn/core';
 import { createCode, partition } from '@kofn/encoder';
@@ -36,8 +37,8 @@ export interface PlanContext {
   readonly choice: LayerChoice;
   readonly hedge: HedgeAfter | undefined;
   readonly segments: SegmentChoice;
-  /** Workers that hold the model. */
-  readonly workers: number;
+  /** Numbers of the workers that hold the model, among those that it was given, in the order of their blocks. */
+  readonly workers: readonly number[];
   readonly sampleInputs: Tensors | undefined;
   readonly speeds: Speeds;
 }
@@ -139,7 +140,7 @@ async function probe({ model, probe: open }: PreparedModel, values: string[], co
   return { ...inputs, ...(await session.run(inputs)) };
 }
 
-/** The s-th segment that workers can run is for the workers 2s and 2s + 1, counted around: all have as many, but for one. */
+/** The s-th segment that workers can run is for the 2s-th and 2s+1-th worker, counted around: all have as many, but for one. */
 function planSegments(
   steps: readonly SegmentStep[],
   types: Planning['types'],
@@ -160,7 +161,7 @@ function planSegments(
       nodes: nodes.length,
       decision: 'replicated',
       reason: 'on two workers, the master when both fail',
-      workers: [first % workers, (first + 1) % workers],
+      workers: [first, first + 1].map(at => workers[at % workers.length]!),
     };
   });
 }
@@ -179,8 +180,10 @@ function codedPart(
     k,
     r,
     axis: report.operator === 'Conv' ? 'channels' : 'rows',
-    workers: Array.from({ length: n }, (_, block) => block),
-    ...(hedge === undefined ? {} : { others: Array.from({ length: k }, (_, block) => (block + 1) % workers) }),
+    workers: workers.slice(0, n),
+    ...(hedge === undefined
+      ? {}
+      : { others: Array.from({ length: k }, (_, block) => workers[(block + 1) % workers.length]!) }),
     shardBytes: (hedge === undefined ? 4 : 8) * groups * blockUnits * (fanIn + (hasBias ? 1 : 0)),
     inputBytes: 4 * elementCount(inputShape),
     replyBytes: (4 * elementCount(outputShape) * groups * blockUnits) / units,

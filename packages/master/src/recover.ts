@@ -92,8 +92,8 @@ export class Resends implements AsyncDisposable {
 
 /**
  * The worker to ask for shard `name` instead of those that `failed` to bring it; none when nobody is left. One that holds it
- * comes first, then the one that has the least of the layer, `load`, as a spare has. A worker that failed once because it does
- * not hold the shard may be given it.
+ * comes first, then the one that has the least of the layer for its speed, `load`, as a spare has. A worker that failed once
+ * because it does not hold the shard may be given it.
  */
 export function substitute(
   connections: readonly Connection[],
@@ -107,7 +107,8 @@ export function substitute(
     code !== 'NOT_FOUND' || failed.slice(0, i).some(before => before.worker === worker);
   const excluded = new Set(failed.filter(isSpent).map(({ worker }) => worker));
   const able = connections.filter(({ index, takesCalls, isFull }) => takesCalls && !isFull && !excluded.has(index));
-  const cost = ({ index, shards }: Connection) => (shards.has(name) ? -1 : (load.get(index) ?? 0));
+  const cost = ({ index, shards, speed }: Connection) =>
+    shards.has(name) ? -1 / speed.handicap : ((load.get(index) ?? 0) + 1) * speed.handicap;
   return able.reduce<Connection | undefined>(
     (best, each) => (best === undefined || cost(each) < cost(best) ? each : best),
     undefined,

@@ -4,13 +4,14 @@
  * Invariants
  * 1. A reply is taken only when `verify` has seen it and thrown nothing.
  * 2. What the worker answers counts for or against it: a wrong reply is a mark, a shard that it does not hold is known to be
- *    missing. A call that was cancelled says nothing of it.
+ *    missing. A call that was cancelled says nothing of it but how fast it is.
  */
 import { abortable, KofnError, type Clock, type ErrorCode, type Signal } from '@kofn/core';
-import type { EncodedInputs, InferReply } from '@kofn/wire';
+import type { EncodedInputs, InferReply, WorkerTimes } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DispatchHooks, OnLoss } from './options.js';
 import type { CallTimes } from './spans.js';
+import type { SeenCall } from './speeds.js';
 import type { Suspicion } from './verification.js';
 
 export interface RequestContext {
@@ -35,6 +36,8 @@ export interface WorkerCall<T> {
   readonly layer: string;
   /** What travels, there and back together. */
   readonly bytes: number;
+  /** What its speed is measured by. */
+  readonly block?: SeenCall['block'];
   readonly signal: Signal;
   /** The shard is on its way there. */
   readonly putting?: Promise<void> | undefined;
@@ -60,7 +63,8 @@ export async function callWorker<T>(
   connection: Connection,
   call: WorkerCall<T>,
 ): Promise<void> {
-  const { shard, signal, bytes } = call;
+  const { shard, signal, bytes, block } = call;
+  const { speed } = connection;
   const told = { request, layer: call.layer, worker: connection.index };
   try {
     if (call.putting !== undefined) await abortable(call.putting, signal);
@@ -75,17 +79,21 @@ export async function callWorker<T>(
         call.onWritten(frameBytes);
         hooks.afterWrite?.(told);
       },
+      onLate: worker => speed.late(seen(worker, clock.now())),
     });
     const sentAt = clock.now();
+    const seen = (worker: WorkerTimes, atMs: number): SeenCall => ({ callMs: atMs - sentAt, bytes, worker, block });
     const reply = await sending;
     const repliedAt = clock.now();
     const value = call.verify(reply);
+    if (reply.times !== undefined) speed.answered(seen(reply.times, repliedAt));
     call.take(value, { sentAt, writtenAt, repliedAt, verifiedAt: clock.now(), worker: reply.times });
   } catch (error) {
     const { code, message } = KofnError.from(error);
     if (WRONG_REPLIES.includes(code)) connection.mark(message);
     if (code === 'NOT_FOUND' || code === 'DATA_LOSS') connection.lacks(shard);
     if (!signal.aborted) call.onFailure(code, message);
+    else if (signal.reason === ANSWERED) speed.missed();
     throw error;
   }
 }
