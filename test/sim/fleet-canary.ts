@@ -45,7 +45,7 @@ export const FLEET_CANARIES: readonly Canary[] = [
   },
   {
     name: 'keeps sending to a worker whose engine is stuck',
-    firstSeed: 106,
+    firstSeed: 126,
     found: /was sent a call while it was stuck/,
     cluster: ({ connections }) => {
       for (const connection of connections) Object.defineProperty(connection, 'takesCalls', { value: true });
