@@ -1,10 +1,17 @@
 import assert from 'node:assert/strict';
 import { connect, codedLayer, startLocalWorkers } from 'kofn';
 import { describe, it } from 'mocha';
-import { weights } from '../support/dense-layer.js';
+import { exact, weights } from '../support/dense-layer.js';
 import { json, Sandbox } from './command.js';
 
 interface FleetObject {
+  models: {
+    model: string;
+    version: number;
+    margin: number;
+    layers: { layer: string; margin: number; blocks: number[] }[];
+  }[];
+  events: { worker: number; ageMs: number; text: string }[];
   workers: {
     worker: number;
     address: string;
@@ -12,6 +19,8 @@ interface FleetObject {
     reason: string;
     roundTripMs: number | null;
     shards: number | null;
+    macsPerSecond: number | null;
+    recentRuns: number | null;
     owners: { cluster: string; model: string; version: number; shards: number }[];
   }[];
 }
@@ -21,16 +30,39 @@ describe('kofn fleet', () => {
     using sandbox = new Sandbox();
     await using workers = await startLocalWorkers(3);
     await using cluster = await connect({ workers: workers.addresses, id: 'the owner' });
-    await using _layer = await codedLayer({ type: 'dense', weights }, { cluster, workers: [0, 1], name: 'a layer' });
+    await using layer = await codedLayer(
+      { type: 'dense', weights, name: 'fc1' },
+      { cluster, workers: [0, 1], name: 'a layer', systematicGraceMs: 20_000 },
+    );
+    for (let i = 0; i < 3; i++) await exact(layer); // each waits for its data block
     const addresses = workers.addresses.join(',');
     const all = await sandbox.run('fleet', '--workers', addresses);
     assert.equal(all.code, 0, all.stderr);
-    for (const words of [/ready/, /a layer/, /the owner/, /0 1/, /3 of 3 workers answered/])
-      assert.match(all.stdout, words);
+    const screen = [
+      /ready/,
+      /a layer/,
+      /the owner/,
+      /0 1/,
+      /fc1 .* sum 1\+1 .* 2 of 2 .* 1 /,
+      /3 of 3 workers answered/,
+    ];
+    for (const words of [...screen, /s ago {2}worker 1: took 1 shard of a layer/]) assert.match(all.stdout, words);
     await workers.kill(1);
     const some = await sandbox.run('fleet', '--workers', addresses, '--json');
     assert.equal(some.code, 1);
-    const { workers: seen } = json<FleetObject>(some);
+    const { workers: seen, models, events } = json<FleetObject>(some);
+    const [model] = models;
+    assert.deepEqual(
+      [models.length, model!.margin, model!.layers],
+      [1, 0, [{ layer: 'fc1', code: 'sum', k: 1, r: 1, blocks: [0], margin: 0 }]],
+    );
+    assert.deepEqual(events.map(({ worker, text }) => [worker, text]).sort(), [
+      [0, 'started, with 0 shards on its disk'],
+      [0, 'took 1 shard of a layer'],
+      [2, 'started, with 0 shards on its disk'],
+    ]);
+    assert.ok(seen[0]!.recentRuns === 3 && seen[0]!.macsPerSecond! > 0);
+    assert.deepEqual([seen[2]!.recentRuns, seen[2]!.macsPerSecond], [0, null]);
     assert.deepEqual(
       seen.map(({ state, shards }) => [state, shards]),
       [

@@ -49,6 +49,7 @@ export function verdict(text: string, good: boolean): string {
 }
 
 export const bold = (text: string) => color.bold(text);
+export const dim = (text: string) => color.dim(text);
 
 function scaled(value: number | undefined, units: readonly string[]): string {
   if (value === undefined) return '-';
