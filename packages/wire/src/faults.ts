@@ -36,6 +36,8 @@ export interface FaultSettings {
   readonly dropRate?: number | undefined;
   /** Default 0. */
   readonly corruptRate?: number | undefined;
+  /** Default 0. */
+  readonly wrongRate?: number | undefined;
 }
 
 export interface ResolvedFaultSettings {
@@ -45,6 +47,7 @@ export interface ResolvedFaultSettings {
   readonly stall: FaultStall | undefined;
   readonly dropRate: number;
   readonly corruptRate: number;
+  readonly wrongRate: number;
 }
 
 export type FaultAction =
@@ -67,7 +70,7 @@ export interface FaultStatus {
 
 /** With the defaults for what is not said. Throws INVALID_ARGUMENT, which names the field as the protocol has it. */
 export function resolveFaults(settings: FaultSettings): ResolvedFaultSettings {
-  const { seed = 0, device, slowFactor = 1, stall, dropRate = 0, corruptRate = 0 } = settings;
+  const { seed = 0, device, slowFactor = 1, stall, dropRate = 0, corruptRate = 0, wrongRate = 0 } = settings;
   if (!Number.isSafeInteger(seed) || seed < 0) throw invalid('seed', seed, 'a whole number from 0 to 2^53 - 1');
   if (device !== undefined && !(device.gflops > 0 && device.gflops < Infinity)) {
     throw invalid('device.gflops', device.gflops, 'more than 0 and finite');
@@ -87,6 +90,7 @@ export function resolveFaults(settings: FaultSettings): ResolvedFaultSettings {
     },
     dropRate: inRange('drop_rate', dropRate, 0, 1),
     corruptRate: inRange('corrupt_rate', corruptRate, 0, 1),
+    wrongRate: inRange('wrong_rate', wrongRate, 0, 1),
   };
 }
 
@@ -99,6 +103,7 @@ export function settingsMessage(settings: ResolvedFaultSettings): FaultSettingsM
     stall: stall ? { rate: stall.rate, min_ms: stall.minMs, max_ms: stall.maxMs } : null,
     drop_rate: settings.dropRate,
     corrupt_rate: settings.corruptRate,
+    wrong_rate: settings.wrongRate,
   };
 }
 
@@ -112,6 +117,7 @@ export function settingsFrom(message: FaultSettingsMessage): ResolvedFaultSettin
     stall: stall ? { rate: stall.rate, minMs: stall.min_ms, maxMs: stall.max_ms } : undefined,
     dropRate: message.drop_rate,
     corruptRate: message.corrupt_rate,
+    wrongRate: message.wrong_rate,
   });
 }
 

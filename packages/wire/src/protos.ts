@@ -141,6 +141,7 @@ export interface FaultSettingsMessage {
   stall?: { rate: number; min_ms: number; max_ms: number } | null;
   drop_rate: number;
   corrupt_rate: number;
+  wrong_rate: number;
 }
 
 /** One of them is there. */

@@ -95,6 +95,7 @@ describe('another implementation of protobuf', () => {
       stall: { rate: 0.125, minMs: 1, maxMs: 2 },
       dropRate: 0.25,
       corruptRate: 1,
+      wrongRate: 0.75,
     };
     for (const given of [settings, {}]) {
       const ours = codecs.faultSettings.encode(settingsMessage(resolveFaults(given)));

@@ -128,6 +128,7 @@ describe('protos', () => {
       stall: { rate: 0.25, min_ms: 3, max_ms: 4 },
       drop_rate: 0.1,
       corrupt_rate: 0.2,
+      wrong_rate: 0.3,
     };
     const asSettings = [
       ...field(1, 0, 5),
@@ -136,6 +137,7 @@ describe('protos', () => {
       ...field(4, 2, ...double(1, 0.25), ...double(2, 3), ...double(3, 4)),
       ...double(5, 0.1),
       ...double(6, 0.2),
+      ...double(7, 0.3),
     ];
     assert.deepEqual([...codecs.faultSettings.encode(settings)], asSettings);
     assert.deepEqual([...codecs.faultAction.encode({ kill: {} })], field(1, 2));

@@ -21,6 +21,8 @@ import { endNow, standStill } from './own-process.js';
 /** In so many turns of the event loop a reply has been handed to the operating system. */
 const TURNS_OF_A_REPLY = 10;
 
+const FLOAT_BYTES = 4;
+
 type Counters = Record<'received' | 'run' | 'stalled' | 'dropped' | 'corrupted' | 'busyMs' | 'stalledMs', number>;
 
 /** Settings, and what was counted under them. */
@@ -35,8 +37,9 @@ export interface Fate {
   /** 0 when it does not stall. */
   readonly stallMs: number;
   readonly isDropped: boolean;
-  /** Where in the payload a bit is flipped, in [0, 1). */
+  /** Where in the payload a bit is flipped, in [0, 1): on its way, and before it has its checksum. */
   readonly corruptAt: number | undefined;
+  readonly wrongAt: number | undefined;
 }
 
 export class Faults implements Disposable {
@@ -90,7 +93,7 @@ export class Faults implements Disposable {
   /** An inference arrives. */
   meet(): Fate {
     const regime = this.#regime;
-    const { stall, dropRate, corruptRate } = regime.settings;
+    const { stall, dropRate, corruptRate, wrongRate } = regime.settings;
     regime.counters.received++;
     const armed = this.#armed;
     this.#armed = undefined;
@@ -103,6 +106,7 @@ export class Faults implements Disposable {
       stallMs: stalls ? stall.minMs + howLong * (stall.maxMs - stall.minMs) : 0,
       isDropped: ifDropped < dropRate,
       corruptAt: ifCorrupted < corruptRate ? where : undefined,
+      wrongAt: ifCorrupted >= 1 - wrongRate ? where : undefined,
     };
   }
 
@@ -180,6 +184,16 @@ export function isLost(fate: Fate | undefined): boolean {
   if (fate?.isDropped !== true) return false;
   fate.regime.counters.dropped++;
   return true;
+}
+
+/** `outputs`, the payloads of a reply, as this worker computes them: one value of the last may be wrong. Nothing given is changed. */
+export function asComputed(outputs: Uint8Array[], fate: Fate): Uint8Array[] {
+  const payload = outputs.at(-1);
+  const count = Math.floor((payload?.byteLength ?? 0) / FLOAT_BYTES);
+  if (fate.wrongAt === undefined || payload === undefined || count === 0) return outputs;
+  const bytes = payload.slice();
+  bytes[FLOAT_BYTES * Math.floor(fate.wrongAt * count) + 2]! ^= 0x40; // bit 22 of a float, little-endian
+  return [...outputs.slice(0, -1), bytes];
 }
 
 /**

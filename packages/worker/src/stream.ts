@@ -22,7 +22,7 @@ import {
   type InferRequestMessage,
   type ServerDuplex,
 } from '@kofn/wire';
-import { asSent, isLost, type Fate } from './faults.js';
+import { asComputed, asSent, isLost, type Fate } from './faults.js';
 import { infer, type InferenceParts } from './inference.js';
 
 /** A peer that does not read its replies is not read from beyond this many. */
@@ -100,7 +100,7 @@ class StreamRequests {
     const { signal } = scope;
     if (id !== '') this.#pending.set(id, scope);
     try {
-      const { response, queueMs, engineMs } = await infer(request, this.#parts, signal, fate);
+      const { response: computed, queueMs, engineMs } = await infer(request, this.#parts, signal, fate);
       const wantsTimes = request.parameters['kofn_times']?.bool_param === true;
       const parameters = wantsTimes ? timesParameters({ queueMs, engineMs, workerMs: clock.now() - start }) : {};
       if (isLost(fate)) return;
@@ -109,6 +109,8 @@ class StreamRequests {
         await this.#sendError(id, request.model_name, abortReason(signal), parameters);
         return;
       }
+      const raw = computed.raw_output_contents ?? [];
+      const response = fate === undefined ? computed : { ...computed, raw_output_contents: asComputed(raw, fate) };
       const frame = replyFrame({ infer_response: { ...response, parameters } }, crc);
       const payload = response.raw_output_contents?.at(-1);
       await this.#stream.send(fate === undefined ? frame : asSent(frame, fate, payload, crc !== undefined));

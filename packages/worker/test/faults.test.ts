@@ -82,7 +82,7 @@ describe('faults of a worker', () => {
     assert.deepEqual(rest, { stalled: 0, dropped: 0, corrupted: 0, stalledMs: 0 });
     assert.ok(busyMs > 0 && cpuMs > 0 && rssBytes > 1e6);
     assert.equal(armed, undefined);
-    const none = { device: undefined, stall: undefined, slowFactor: 1, dropRate: 0, corruptRate: 0 };
+    const none = { device: undefined, stall: undefined, slowFactor: 1, dropRate: 0, corruptRate: 0, wrongRate: 0 };
     assert.deepEqual(settings, { seed: 0, ...none });
     const all: FaultSettings = {
       seed: 2 ** 53 - 1,
@@ -91,6 +91,7 @@ describe('faults of a worker', () => {
       stall: { rate: 0.25, minMs: 1, maxMs: 2 },
       dropRate: 0.5,
       corruptRate: 1,
+      wrongRate: 0.25,
     };
     await t.control.set(all);
     await t.control.act({ kind: 'pauseOnNext', ms: 5 });
@@ -176,6 +177,20 @@ describe('faults of a worker', () => {
     assert.equal(new Set(bits).size, 3);
   });
 
+  it('compute one value wrong, under a checksum that fits', async () => {
+    await using t = await startFaulty();
+    const settings = { seed: 5, wrongRate: 0.3 };
+    const { found } = await outcomes(t, settings, 40);
+    const drawn = drawsOf(5, 40).map(([, , , corrupt, where]) =>
+      corrupt! < 0.7 ? [2, 4] : where! < 0.5 ? [3, 4] : [2, 6],
+    );
+    assert.deepEqual(
+      found.map(outcome => typeof outcome !== 'string' && valuesOf(outcome.outputs)),
+      drawn,
+    );
+    assert.equal(new Set(drawn.map(values => values.join())).size, 3);
+  });
+
   it('stall the inferences that were drawn, for as long as was drawn', async () => {
     await using t = await startFaulty();
     const count = 20;
@@ -208,7 +223,14 @@ describe('faults of a worker', () => {
 
   it('that are not valid change nothing, and the message names the field', async () => {
     await using t = await startFaulty();
-    const settings = { seed: 1, slowFactor: 2, stall: { rate: 0, minMs: 0, maxMs: 0 }, dropRate: 0, corruptRate: 0 };
+    const settings = {
+      seed: 1,
+      slowFactor: 2,
+      stall: { rate: 0, minMs: 0, maxMs: 0 },
+      dropRate: 0,
+      corruptRate: 0,
+      wrongRate: 0,
+    };
     await t.control.set(settings);
     const before = (await t.control.status()).settings;
     const device = { gflops: 1, overhead_ms: 0, replay: false };
@@ -228,6 +250,7 @@ describe('faults of a worker', () => {
       [{ stall: { ...stall, max_ms: 1e9 } }, /^stall\.max_ms 1000000000/],
       [{ drop_rate: -0.1 }, /^drop_rate -0\.1/],
       [{ corrupt_rate: NaN }, /^corrupt_rate NaN/],
+      [{ wrong_rate: 2 }, /^wrong_rate 2/],
     ];
     for (const [message, expected] of bad) {
       const call = t.channel.unary(METHODS.setFaults, codecs.faultSettings.encode(message));
