@@ -141,11 +141,12 @@ export class Healer implements AsyncDisposable {
   #next(): { task: Task | undefined; dueMs: number } {
     let task: Task | undefined;
     let dueMs = Infinity;
-    const consider = (key: string, fromMs: number, make: () => Task | undefined) => {
+    const consider = (key: string, fromMs: number, make: () => Task | number | undefined) => {
       const atMs = Math.max(fromMs, this.#retries.get(key)?.atMs ?? 0);
       if (atMs > this.#cluster.clock.now()) return void (dueMs = Math.min(dueMs, atMs));
       const made = make();
-      if (made !== undefined && (task === undefined || made.margin < task.margin)) task = made;
+      if (typeof made === 'number') dueMs = Math.min(dueMs, made);
+      else if (made !== undefined && (task === undefined || made.margin < task.margin)) task = made;
     };
     const { healAfterMs, connections } = this.#cluster;
     const has = isThere(connections);
@@ -176,10 +177,15 @@ export class Healer implements AsyncDisposable {
     return { task, dueMs };
   }
 
-  /** To have another worker hold what `from` held; undefined, and told once, when there is none. */
-  #move(key: string, holding: Holding, from: Connection, margin: number): Task | undefined {
+  /**
+   * To have another worker hold what `from` held; when none can now but one is to be tried again, when; undefined, and told once, when
+   * there is none.
+   */
+  #move(key: string, holding: Holding, from: Connection, margin: number): Task | number | undefined {
     const to = this.target(holding);
     if (to !== undefined) return { margin, work: () => this.#moveTo(to, { holding, from, key }) };
+    const againMs = this.#againMs(holding);
+    if (againMs !== Infinity) return againMs;
     if (this.#reduced.has(key)) return undefined;
     this.#reduced.add(key);
     for (const connection of this.#cluster.connections) this.#watch(connection);
@@ -199,6 +205,14 @@ export class Healer implements AsyncDisposable {
       const retry = this.#retries.get(`${connection.index} ${index}`);
       return !holders.has(connection.index) && (retry === undefined || retry.atMs <= nowMs);
     })[0];
+  }
+
+  /** When the first of those that did not take something of `holding` is tried again. */
+  #againMs(holding: Holding): number {
+    const holders = workersOf(holding);
+    const index = this.#holdings.indexOf(holding);
+    const others = spares(this.#cluster.connections, connection => !holders.has(connection.index));
+    return Math.min(...others.map(other => this.#retries.get(`${other.index} ${index}`)?.atMs ?? Infinity));
   }
 
   async #moveTo(
