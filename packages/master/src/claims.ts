@@ -14,13 +14,19 @@ export async function giveUp(holders: readonly Connection[], clock: Clock, owner
   });
 }
 
-/** `work` at each of `connections` that is ready, at once; what fails or takes too long is left to the leases. */
+/** Whether it is heard of: one that is put aside, or has its engine stuck, keeps what it holds. */
+function answers({ state }: Connection): boolean {
+  return (
+    state.kind === 'ready' || state.kind === 'quarantined' || (state.kind === 'suspect' && state.reason === 'engine')
+  );
+}
+
+/** `work` at each of `connections` that answers, at once; what fails or takes too long is left to the leases. */
 export async function atWorkers(
   connections: readonly Connection[],
   clock: Clock,
   work: (connection: Connection, signal: Signal) => Promise<void>,
 ): Promise<void> {
   using scope = openScope(clock, { deadlineMs: CLAIM_DEADLINE_MS, what: 'claims' });
-  const ready = connections.filter(({ state }) => state.kind === 'ready');
-  await Promise.allSettled(ready.map(connection => work(connection, scope.signal)));
+  await Promise.allSettled(connections.filter(answers).map(connection => work(connection, scope.signal)));
 }
