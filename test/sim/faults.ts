@@ -70,6 +70,20 @@ function drawFault(rng: Rng, spanMs: number): Fault {
   return pick(rng, draws)();
 }
 
+/** What befalls machines that a model does not use yet, while it may be made whole with them; each is over within so long. */
+export const SPARE_FAULTS_MS = 40_000;
+
+/** At most one for each of `spares`. */
+export function drawSpareFaults(rng: Rng, spares: readonly number[]): ScheduledFault[] {
+  return spares.flatMap(worker => {
+    if (rng.integer(3) > 0) return [];
+    const ms = between(rng, 1_000, SPARE_FAULTS_MS);
+    const isFull = rng.integer(3) > 0;
+    const fault: Fault = isFull ? { kind: 'full disk', ms } : { kind: 'crash', restartMs: ms / 4, keepDisk: false };
+    return [{ atMs: isFull ? 0 : between(rng, 0, ms / 2), worker, fault }];
+  });
+}
+
 /** Whether what it did stays: the process or what was on its disk is gone, or the disk is damaged. */
 export function isLasting(fault: Fault): boolean {
   return fault.kind === 'rot' || isDeadly(fault) || (fault.kind === 'crash' && !fault.keepDisk);
@@ -115,13 +129,15 @@ function strike(machine: Machine, fault: Fault, clock: Clock): void {
     case 'crash': {
       const { restartMs, keepDisk } = fault;
       machine.crash({ keepDisk });
-      if (restartMs !== undefined) later(() => void machine.start(), restartMs);
+      if (restartMs === undefined) machine.isGone = true;
+      else later(() => void machine.start(), restartMs);
       return;
     }
     case 'drain': {
       const { restartMs } = fault;
       void machine.drain().then(() => {
-        if (restartMs !== undefined) later(() => void machine.start(), restartMs);
+        if (restartMs === undefined) machine.isGone = true;
+        else later(() => void machine.start(), restartMs);
       });
       return;
     }

@@ -1,17 +1,24 @@
 /**
  * Machines that compute wrong but finite numbers, in scenarios where replies are verified: drawn from streams of their own, so that
- * other seeds are what they were without them. What must hold: no answer is wrong (exact.ts), and only liars are found wrong.
+ * other seeds are what they were without them. What must hold: no answer is wrong (checks/exact.ts), every liar is found out and nobody
+ * else (checks/trust.ts).
  */
 import { float32, type Float32Tensor, type Tensors } from '@kofn/core';
-import type { Cluster, CodeOptions } from '@kofn/master';
-import type { Violation } from './checks/request.js';
+import type { CodeOptions } from '@kofn/master';
+import type { Program } from './evaluate.js';
 import type { ScheduledFault } from './faults.js';
 import type { Phase } from './scenario.js';
 import { between, pick, type Streams } from './streams.js';
 
-/** One element's bit, the output of another request, all values a little larger. */
-export const LIES = ['bit', 'stale', 'scale'] as const;
+/**
+ * One element's bit, the output of another request, all values a little larger, the answer of the shard that was in its place before an
+ * update.
+ */
+export const LIES = ['bit', 'stale', 'scale', 'shard'] as const;
 export type Lie = (typeof LIES)[number];
+
+/** Until its phase is over. */
+const LONG_MS = 60_000;
 
 /** Whether replies are verified, and the phases with lies in them if they are. Segments on workers are not. */
 export function drawLies(
@@ -24,15 +31,22 @@ export function drawLies(
   const lying = phases.map(phase => {
     const lies = phase.afflicted.flatMap((worker): ScheduledFault[] => {
       if (rng.integer(3) === 0) return [];
-      return [{ atMs: 0, worker, fault: { kind: 'lie', how: pick(rng, LIES), ms: 10 ** between(rng, 1, 4) } }];
+      const how = pick(rng, LIES);
+      return [
+        { atMs: 0, worker, fault: { kind: 'lie', how, ms: how === 'shard' ? LONG_MS : 10 ** between(rng, 1, 4) } },
+      ];
     });
-    return { ...phase, faults: [...lies, ...phase.faults] };
+    const needsFormer = lies.some(({ fault }) => fault.kind === 'lie' && fault.how === 'shard');
+    const lastMs = Math.max(...phase.requests.map(({ atMs }) => atMs));
+    const updateAtMs = needsFormer ? (phase.updateAtMs ?? between(rng, 0, lastMs)) : phase.updateAtMs;
+    return { ...phase, updateAtMs, faults: [...lies, ...phase.faults] };
   });
   return { verify: 'fingerprint', phases: lying };
 }
 
-/** What a lying engine makes of `outputs`; `before` are those of its last run. */
+/** What a lying engine makes of `outputs`; `before` are those of its last run. With a former shard they are lies already. */
 export function lied(how: Lie, outputs: Tensors, before: Tensors | undefined): Tensors {
+  if (how === 'shard') return outputs;
   return Object.fromEntries(
     Object.entries(outputs).map(([name, value]) => {
       const { shape, data } = value as Float32Tensor;
@@ -51,13 +65,33 @@ export function lied(how: Lie, outputs: Tensors, before: Tensors | undefined): T
   );
 }
 
-/** What the master holds against its workers, of which `liars` lied. Releases those that it has put aside: the phase is over. */
-export function checkJudged(cluster: Cluster, liars: ReadonlySet<number>): Violation[] {
-  return cluster.workers.flatMap(({ index, state, reason, wrongAnswers, falseAlarms }) => {
-    if (state === 'quarantined' && reason.startsWith('answered wrong')) cluster.release(index);
-    const violations: Violation[] = [];
-    if (wrongAnswers > 0 && !liars.has(index)) violations.push(`worker ${index} is found wrong and never lied`);
-    if (falseAlarms > 0 && !liars.has(index)) violations.push(`worker ${index} gave a false alarm`);
-    return violations;
-  });
+/** The programs that a machine has run, so that it can answer with a former version's weights. */
+export class FormerPrograms {
+  /** By what versions of a shard have in common, the latest last. */
+  readonly #kept = new Map<string, Program[]>();
+
+  keep(program: Program): void {
+    const others = this.#others(program);
+    this.#kept.set(keyOf(program), [...others.slice(-1), program]);
+  }
+
+  /** The one before `program` with other weights; itself when there was none. */
+  before(program: Program): Program {
+    return this.#others(program).at(-1) ?? program;
+  }
+
+  #others(program: Program): Program[] {
+    return (this.#kept.get(keyOf(program)) ?? []).filter(other => !hasSameWeights(other, program));
+  }
+}
+
+function keyOf({ nodes, constants }: Program): string {
+  const shapes = [...constants].map(([name, { shape }]) => [name, shape]);
+  return JSON.stringify([nodes.map(({ name, opType }) => [name, opType]), shapes]);
+}
+
+function hasSameWeights(a: Program, b: Program): boolean {
+  return [...a.constants].every(([name, { data }]) =>
+    data.every((value, i) => b.constants.get(name)!.data[i] === value),
+  );
 }

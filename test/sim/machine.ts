@@ -8,9 +8,9 @@
  */
 import { float32, type Clock, type Tensors } from '@kofn/core';
 import type { Owner } from '@kofn/wire';
-import { WorkerServer } from '@kofn/worker';
+import { WorkerServer, type HeldShard } from '@kofn/worker';
 import { MachineClock } from './machine-clock.js';
-import { lied, type Lie } from './lies.js';
+import { FormerPrograms, lied, type Lie } from './lies.js';
 import type { Link } from './link.js';
 import { MemoryDisk } from './memory-blobs.js';
 import type { Peer } from './sim-call.js';
@@ -43,6 +43,8 @@ export interface MachineObserver {
   onStuck(machine: Machine): void;
   /** The process was told to stop and ended a stream on which so many requests were not answered. */
   onUnanswered(machine: Machine, requests: number): void;
+  /** A shard is being put to it. */
+  onPut(machine: Machine, shard: string): void;
   /** A process begins to serve; a planted bug may change it. */
   onServer(server: WorkerServer): void;
 }
@@ -59,7 +61,6 @@ interface Process extends Peer {
 
 export class Machine implements Host {
   readonly index: number;
-  readonly address: string;
   readonly link: Link;
   readonly limits: MachineLimits;
   /** Runs take so many times as long. */
@@ -67,6 +68,8 @@ export class Machine implements Host {
   spoiling: Spoiling = 'none';
   lying: Lie | undefined;
   refuses = false;
+  /** No process will run on it any more. */
+  isGone = false;
   /** Breaks the connection that the master has. */
   onBreak: (why: string) => void = () => undefined;
   /** As above, behind all that its process has sent. */
@@ -79,6 +82,10 @@ export class Machine implements Host {
   /** Of its engine's last run. */
   #outputs: Tensors | undefined;
   #awayFromMs: number | undefined;
+  /** Machines before it in this place. */
+  #before = 0;
+  /** Programs that it ran, by what they have in common with their shard's former versions. */
+  readonly #programs = new FormerPrograms();
   #starting: Promise<void> | undefined;
 
   constructor(parts: {
@@ -90,12 +97,15 @@ export class Machine implements Host {
     observer: MachineObserver;
   }) {
     this.index = parts.index;
-    this.address = `worker-${parts.index}:9090`;
     this.link = parts.link;
     this.limits = parts.limits;
     this.#world = parts.world;
     this.#trace = parts.trace;
     this.#observer = parts.observer;
+  }
+
+  get address(): string {
+    return `worker-${this.index}${this.#before === 0 ? '' : `-${this.#before}`}:9090`;
   }
 
   get name(): string {
@@ -106,9 +116,14 @@ export class Machine implements Host {
     return this.#disk;
   }
 
-  /** Names of the shards that its process holds. */
+  /** The shards that its process holds, and whose they are. */
+  get held(): HeldShard[] {
+    return this.#process?.server.store.list() ?? [];
+  }
+
+  /** Their names. */
   get shards(): string[] {
-    return this.#process?.server.store.list().map(({ name }) => name) ?? [];
+    return this.held.map(({ name }) => name);
   }
 
   /** Names of those that `owner` claims. */
@@ -151,6 +166,14 @@ export class Machine implements Host {
 
   start(): Promise<void> {
     return (this.#starting ??= this.#start().finally(() => (this.#starting = undefined)));
+  }
+
+  /** Another machine takes its place, at another address and with an empty disk. */
+  replace(): Promise<void> {
+    this.#before++;
+    this.#disk = new MemoryDisk();
+    this.#trace.add(this.name, `is another machine now, ${this.address}`);
+    return this.start();
   }
 
   /** The process dies at once; its peer hears of it when the link lets it. */
@@ -231,6 +254,7 @@ export class Machine implements Host {
 
   async #start(): Promise<void> {
     if (this.#process !== undefined) return;
+    this.isGone = false;
     const clock = new MachineClock(this.#world);
     const disk = this.#disk;
     const engine = new SimEngine({
@@ -239,6 +263,8 @@ export class Machine implements Host {
       speed: () => this.limits.macsPerMs / this.slowness,
       onMemory: bytes => this.#observer.onMemory(this, bytes),
       onStuck: () => this.#observer.onStuck(this),
+      onOpen: program => this.#programs.keep(program),
+      runs: program => (this.lying === 'shard' ? this.#programs.before(program) : program),
       spoil: outputs => this.#spoil(outputs),
     });
     const server = await WorkerServer.open({
@@ -255,6 +281,7 @@ export class Machine implements Host {
     });
     this.#observer.onServer(server);
     this.#watchQueue(server, clock);
+    this.#watchStore(server);
     const onUnanswered = (requests: number) => this.#observer.onUnanswered(this, requests);
     this.#process = { server, engine, clock, handlers: server.handlers, isDraining: false, onUnanswered };
     this.#trace.add(this.name, `serves ${server.store.list().length} shards`);
@@ -277,6 +304,15 @@ export class Machine implements Host {
         this.#observer.onStart(this, { isCancelled: signal?.aborted === true, waitedMs, timeoutMs });
         return work();
       }, options);
+    };
+  }
+
+  /** Lets the observer see each put begin. */
+  #watchStore({ store }: WorkerServer): void {
+    const put = store.put.bind(store);
+    store.put = (shard, chunks, options) => {
+      this.#observer.onPut(this, shard.name);
+      return put(shard, chunks, options);
     };
   }
 

@@ -15,8 +15,9 @@ const HELP = `Usage: npm run sim -- [options]
 
 Runs kofn's master and workers, their own code, on virtual time and a simulated network through faults drawn from a seed,
 and checks: answers are exact, deadlines hold, none is lost while at most r workers fail, beyond r each request ends
-exactly or with one typed error, nothing is left pending, no worker exceeds its memory, and the master knows at any time which
-workers are there.
+exactly or with one typed error, nothing is left pending, no worker exceeds its memory, the master knows at any time which workers
+are there, what stands on them is whole again a while after the last fault, a master that begins sends nothing that stands, every
+worker that answers wrong is found out, and no other is put aside.
 
 Options:
   --seed S     first seed, a whole number (default 0)
@@ -45,6 +46,11 @@ interface Summary {
   readonly failures: readonly Outcome[];
   readonly events: number;
   readonly requests: number;
+  /** Masters that died, and blocks that were put to another worker, or again. */
+  readonly restarts: number;
+  readonly healed: number;
+  /** Wrong replies that were not believed. */
+  readonly caught: number;
   readonly hash: string;
   readonly seconds: number;
   readonly wasInterrupted: boolean;
@@ -86,12 +92,15 @@ async function run({ seed, seeds, trace, json }: Options, interrupt: AbortSignal
   const failures: Outcome[] = [];
   const startMs = systemClock.now();
   const seconds = () => (systemClock.now() - startMs) / 1000;
-  let [ran, events, requests] = [0, 0, 0];
+  let [ran, events, requests, restarts, healed, caught] = [0, 0, 0, 0, 0, 0];
   for (; ran < seeds && !interrupt.aborted; ran++) {
     const outcome = await simulate(seed + ran);
     hash.update(outcome.hash);
     events += outcome.events;
     requests += outcome.requests;
+    restarts += outcome.restarts;
+    healed += outcome.healed;
+    for (const count of outcome.caught.values()) caught += count;
     if (outcome.violations.length > 0) failures.push(outcome);
     const isFirstFailure = failures.length === 1 && outcome === failures[0];
     if (!json) report(outcome, trace || isFirstFailure);
@@ -101,7 +110,8 @@ async function run({ seed, seeds, trace, json }: Options, interrupt: AbortSignal
   }
   progress('');
   const wasInterrupted = ran < seeds;
-  return { seed, ran, failures, events, requests, hash: hash.digest('hex'), seconds: seconds(), wasInterrupted };
+  const counts = { seed, ran, failures, events, requests, restarts, healed, caught };
+  return { ...counts, hash: hash.digest('hex'), seconds: seconds(), wasInterrupted };
 }
 
 function report({ seed, violations, trace, hash }: Outcome, withTrace: boolean): void {
@@ -113,11 +123,13 @@ function report({ seed, violations, trace, hash }: Outcome, withTrace: boolean):
   if (withTrace && trace.length > 0) console.log(`${trace.join('\n')}\nseed ${seed}: ${hash}\n`);
 }
 
-function sum({ seed, ran, failures, events, requests, hash, seconds }: Summary): string {
+function sum({ seed, ran, failures, hash, seconds, ...counts }: Summary): string {
+  const { events, requests, restarts, healed, caught } = counts;
   const rates = `${Math.round(ran / seconds)} seeds and ${Math.round(events / seconds)} events a second`;
   return (
     `seeds ${seed} to ${seed + ran - 1}: ${failures.length} failed; ${requests} requests, ${events} events, ` +
-    `${seconds.toFixed(1)} s (${rates})\ntraces: ${hash}`
+    `${seconds.toFixed(1)} s (${rates})\n${restarts} masters died, ${healed} blocks were healed, ${caught} wrong replies caught\n` +
+    `traces: ${hash}`
   );
 }
 

@@ -98,6 +98,7 @@ class FleetRun {
       onAway: () => undefined,
       onStuck: () => undefined,
       onUnanswered: () => undefined,
+      onPut: () => undefined,
       onServer: () => undefined,
     };
     const limits = { memoryBytes: 64 * MIB, diskBytes: 64 * MIB, maxQueue: 64, macsPerMs: 1000 };

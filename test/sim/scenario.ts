@@ -7,10 +7,11 @@
  */
 import type { Float32Tensor, Rng } from '@kofn/core';
 import type { CodeOptions, ModelOptions, OnLoss } from '@kofn/master';
-import { drawFaults, isDeadly, isLasting, type ScheduledFault } from './faults.js';
+import { drawFaults, drawSpareFaults, isDeadly, isLasting, type ScheduledFault } from './faults.js';
 import { drawLies } from './lies.js';
 import type { MachineLimits } from './machine.js';
 import { drawModel, type DrawnModel } from './models.js';
+import { drawRestarts, type Restart } from './restarts.js';
 import { between, pick, some, type Streams } from './streams.js';
 
 export interface DrawnRequest {
@@ -28,6 +29,10 @@ export interface Phase {
   readonly requests: readonly DrawnRequest[];
   readonly updateAtMs: number | undefined;
   readonly faults: readonly ScheduledFault[];
+  /** What befalls spares when it is over. */
+  readonly spareFaults: readonly ScheduledFault[];
+  /** The master dies, and another begins in its place. */
+  readonly restart: Restart | undefined;
   /** Before the requests are all over the caller closes this; only in the last phase. */
   readonly close: { readonly atMs: number; readonly what: 'model' | 'cluster' } | undefined;
 }
@@ -38,6 +43,8 @@ export interface Scenario {
   readonly workers: number;
   /** Machines of the cluster beside those that the model is given. */
   readonly spares: number;
+  /** Whether the same model is deployed a second time, under another name, and closed again. */
+  readonly hasTwin: boolean;
   readonly healAfterMs: number;
   /** With spares: how long after the last phase all is to be whole again. */
   readonly settleMs: number;
@@ -97,9 +104,10 @@ export function drawScenario(streams: Streams): Scenario {
             afflicted: some(rng, numbers, covered + 1 + rng.integer(workers - covered)),
           }),
         ];
-  const silenceMs = drawSilence(rng, drawn);
+  const settleMs = shortIdle(drawn);
+  const silenceMs = drawSilence(rng, Math.max(spares > 0 ? settleMs : 0, ...drawn.map(phase => phase.idleMs)));
   const quiet = drawn.map(phase => ({ ...phase, idleMs: longEnough(phase.idleMs, silenceMs) }));
-  const { verify, phases } = drawLies(streams, quiet, segments);
+  const { verify, phases: lying } = drawLies(streams, quiet, segments);
   const machineRng = streams('machines of spares');
   const limitsFrom = (own: Rng) => ({
     memoryBytes: (1 + own.integer(4)) * (SESSION_BYTES + 2 ** 16),
@@ -107,24 +115,39 @@ export function drawScenario(streams: Streams): Scenario {
     maxQueue: 64,
     macsPerMs: 10 ** between(own, 1.5, 4),
   });
+  const onLoss = pick(rng, ['local', 'resend', 'fail'] as const);
+  const systematicGraceMs = pick(rng, [0, 0, 3]);
+  const limits = numbers.map(() => limitsFrom(rng));
+  const faultsFirst = kind === 'beyond' && rng.integer(3) === 0;
+  const restarting = faultsFirst ? lying : drawRestarts(streams('restarts'), lying, { workers, spares });
+  const phases = restarting.map((phase, number) => ({
+    ...phase,
+    spareFaults: drawSpareFaults(
+      streams(`spares ${number}`),
+      Array.from({ length: spares }, (_, spare) => workers + spare),
+    ),
+  }));
+  const machines = Math.max(workers + spares, ...phases.map(({ restart }) => restart?.machines ?? 0));
+  while (limits.length < machines) limits.push(limitsFrom(machineRng));
   return {
     kind,
     workers,
     spares,
+    hasTwin: !faultsFirst && streams('twin').integer(6) === 0,
     healAfterMs,
-    settleMs: longEnough(shortIdle(drawn), silenceMs),
+    settleMs: longEnough(settleMs, silenceMs),
     parity,
     code,
-    onLoss: pick(rng, ['local', 'resend', 'fail'] as const),
-    systematicGraceMs: pick(rng, [0, 0, 3]),
+    onLoss,
+    systematicGraceMs,
     hedge,
     segments,
     verify,
-    limits: [...numbers.map(() => limitsFrom(rng)), ...Array.from({ length: spares }, () => limitsFrom(machineRng))],
+    limits,
     model,
     phases,
     silenceMs,
-    faultsFirst: kind === 'beyond' && rng.integer(3) === 0,
+    faultsFirst,
   };
 }
 
@@ -154,8 +177,8 @@ function drawPhases(
   const rng = streams('phases');
   const phases: Phase[] = [];
   const lasting = new Set<number>();
-  /** In this order they were gone for good. */
   const gone = new Set<number>();
+  let sparesLeft = spares;
   for (let count = 1 + rng.integer(3); phases.length < count;) {
     const others = workers.filter(worker => !lasting.has(worker) && !gone.has(worker));
     const phase = drawPhase(streams, model, {
@@ -164,11 +187,16 @@ function drawPhases(
       isLast: phases.length === count - 1,
       afflicted: [...lasting, ...some(rng, others, covered - lasting.size)],
     });
+    const died = new Set<number>();
     for (const { worker, fault } of phase.faults) {
-      if (isDeadly(fault)) gone.add(worker);
+      if (isDeadly(fault) && !gone.has(worker)) died.add(worker);
       if (isLasting(fault) && (spares === 0 || fault.kind === 'rot')) lasting.add(worker);
     }
-    if (spares > 0) for (const worker of [...gone].slice(spares)) lasting.add(worker);
+    for (const worker of died) {
+      gone.add(worker);
+      if (died.size > sparesLeft) lasting.add(worker); // which of them finds a place is not promised
+    }
+    sparesLeft = Math.max(0, sparesLeft - died.size);
     phases.push(phase);
   }
   return phases;
@@ -192,6 +220,8 @@ function drawPhase(
     requests: drawRequests(rng, model, spanMs),
     updateAtMs: rng.integer(4) === 0 ? between(rng, 0, spanMs) : undefined,
     faults: drawFaults(rng, afflicted, spanMs),
+    spareFaults: [],
+    restart: undefined,
     close:
       isLast && rng.integer(5) === 0
         ? { atMs: between(rng, 0, spanMs), what: pick(rng, ['model', 'cluster'] as const) }
@@ -211,10 +241,11 @@ function shortIdle(phases: readonly Phase[]): number {
   return phases.at(-1)!.faults.some(({ fault }) => fault.kind === 'slow') ? SLOW_IDLE_MS : IDLE_MS;
 }
 
-function drawSilence(rng: Rng, phases: readonly Phase[]): number {
-  const idleMs = Math.max(...phases.map(phase => phase.idleMs));
-  if (idleMs === LONG_IDLE_MS) return 2 * 3_600_000;
-  return idleMs === SLOW_IDLE_MS ? 60_000 : pick(rng, [500, 2_000, 2_000]);
+/** Most of what happens in a seed is questions to workers that nothing happens to. */
+function drawSilence(rng: Rng, longestIdleMs: number): number {
+  const usual = pick(rng, [1_000, 2_000, 2_000]);
+  if (longestIdleMs === LONG_IDLE_MS) return 2 * 3_600_000;
+  return longestIdleMs === SLOW_IDLE_MS ? 60_000 : usual;
 }
 
 /** What is found out by asking takes longer where the master seldom asks. */
@@ -242,8 +273,9 @@ export function describeScenario(scenario: Scenario): string {
   const check = verify === 'none' ? '' : `, verify ${verify}`;
   const help = `${hedge === undefined ? '' : `, hedge ${hedge}`}${segments === 'local' ? '' : `, segments ${segments}`}${check}`;
   const about = phases.map(
-    ({ requests, faults, afflicted }) =>
-      `${requests.length} requests and ${faults.length} faults at workers ${afflicted.join(' ')}`,
+    ({ requests, faults, afflicted, restart }) =>
+      `${requests.length} requests and ${faults.length} faults at workers ${afflicted.join(' ')}` +
+      (restart === undefined ? '' : `, a master that dies`),
   );
   return `${kind} r: ${workers} workers${spare}, parity ${parity} (${code}), onLoss ${onLoss}${help}, ${model.what}; ${about.join('; ')}`;
 }

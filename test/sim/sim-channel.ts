@@ -36,6 +36,9 @@ export interface NetworkObserver {
   onStreamEnd(link: Link, stream: number): void;
 }
 
+/** What a process that has died waits for. */
+const never = () => new Promise<never>(() => undefined);
+
 export class SimChannel implements Channel {
   readonly address: string;
   readonly #host: Host;
@@ -49,6 +52,7 @@ export class SimChannel implements Channel {
   #connecting: Promise<Connection> | undefined;
   #streams = 0;
   #isClosed = false;
+  #isDead = false;
 
   constructor(parts: {
     address: string;
@@ -82,6 +86,14 @@ export class SimChannel implements Channel {
     const error = new KofnError('UNAVAILABLE', `the connection to ${this.address} broke: ${why}`);
     for (const call of [...connection.calls]) call.break(error);
     for (const listener of [...this.#listeners]) listener(error);
+  }
+
+  /** The process at this end has died: nothing of what it began reaches it any more, and the other end learns that it is over. */
+  die(): void {
+    this.#isDead = true;
+    this.#isClosed = true;
+    this.#listeners.clear();
+    for (const call of [...(this.#connection?.calls ?? [])]) call.cancel();
   }
 
   /** The other end leaves in order: the connection breaks behind all that it has sent. */
@@ -161,8 +173,8 @@ export class SimChannel implements Channel {
       for (const work of early.splice(0)) work(call);
     }, close);
     return {
-      // eslint-disable-next-line @typescript-eslint/require-await -- what it throws is a rejection
       send: async given => {
+        if (this.#isDead) await never();
         const message = whole(given);
         this.#checkSize(message);
         if (ended !== undefined) throw ended;
@@ -171,7 +183,7 @@ export class SimChannel implements Channel {
           this.#observer?.onFrame(link, stream, 'out', describeFrame('out', message), fate);
         });
       },
-      end: () => onCall(open => open.halfClose()),
+      end: () => void (this.#isDead || onCall(open => open.halfClose())),
       cancel: () => close(new KofnError('CANCELLED', `the stream to ${this.address} was cancelled`)),
     };
   }
@@ -195,6 +207,7 @@ export class SimChannel implements Channel {
       start?: (call: Call, reject: (error: KofnError) => void, over: Promise<unknown>) => void;
     },
   ): Promise<Uint8Array> {
+    if (this.#isDead) return never();
     using scope = openScope(this.#clock, { parent: signal, deadlineMs, what: `call to ${this.address}` });
     if (this.#isClosed) throw this.#closedError();
     throwIfAborted(scope.signal);
@@ -230,6 +243,7 @@ export class SimChannel implements Channel {
   }
 
   #whenConnected(work: (connection: Connection) => void, fail: (error: KofnError) => void): void {
+    if (this.#isDead) return;
     if (this.#isClosed) return fail(this.#closedError());
     if (this.#connection !== undefined) return work(this.#connection);
     this.#connect().then(work, (error: unknown) => fail(KofnError.from(error, 'UNAVAILABLE')));
@@ -247,6 +261,7 @@ export class SimChannel implements Channel {
       link.transmit('out', flow, () => {
         const peer = this.#host.accept();
         link.transmit('back', flow, () => {
+          if (this.#isDead) return;
           if (this.#isClosed) return reject(this.#closedError());
           if (peer === undefined || this.#host.accept() !== peer) {
             return reject(new KofnError('UNAVAILABLE', `nobody answers at ${this.address}`));

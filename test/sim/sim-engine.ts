@@ -26,6 +26,10 @@ export interface SimEngineParts {
   readonly onMemory?: (usedBytes: number) => void;
   /** Told when a run does not end because the engine hangs. */
   readonly onStuck?: () => void;
+  /** Told of each program that is opened. */
+  readonly onOpen?: (program: Program) => void;
+  /** What a faulty machine runs instead of a program. */
+  readonly runs?: (program: Program) => Program;
   /** What a faulty machine makes of its outputs. */
   readonly spoil?: (outputs: Tensors) => Tensors;
 }
@@ -84,6 +88,7 @@ export class SimEngine implements Engine {
   async openFiles(files: { model: Uint8Array; weights: Uint8Array }): Promise<Session> {
     if (this.#isClosed) throw new KofnError('CANCELLED', 'the engine is closed');
     const program = parseProgram(files);
+    this.#parts.onOpen?.(program);
     const bytes = program.bytes + SESSION_BYTES;
     this.#usedBytes += bytes;
     this.#openSessions++;
@@ -106,7 +111,7 @@ export class SimEngine implements Engine {
       outputs: program.outputs.map(info),
       run: async (feeds, { transfer = false } = {}) => {
         if (!isOpen || this.#isClosed) throw new KofnError('CANCELLED', 'the session is closed');
-        const { outputs, macs } = evaluate(program, feedsOf(program, feeds));
+        const { outputs, macs } = evaluate(this.#parts.runs?.(program) ?? program, feedsOf(program, feeds));
         if (transfer) for (const { data } of Object.values(feeds)) take(data as Float32Array);
         const run = this.#run(macs);
         running = Promise.all([running, run]).then(() => undefined);

@@ -7,24 +7,25 @@
  * 2. Everything that was begun is over when it returns, unless the outcome says that it hangs.
  */
 import { isKofnError, KofnError, openScope, sleep, type ErrorCode, type Float32Tensor } from '@kofn/core';
-import { codedModel, connect, type Cluster, type CodedModel } from '@kofn/master';
 import type { Canary } from './canary.js';
 import { CallLedger } from './checks/calls.js';
 import { checkExact } from './checks/exact.js';
 import { FleetCheck } from './checks/fleet.js';
-import { checkHealed } from './checks/heal.js';
+import { checkHealed, checkKept } from './checks/heal.js';
+import { checkAllGone, checkTakenOver, LEASES_OVER_MS, StandingCheck } from './checks/homes.js';
 import { MemoryCheck } from './checks/memory.js';
-import { checkGivenUp, checkMaster } from './checks/nothing-left.js';
+import { checkGivenUp } from './checks/nothing-left.js';
 import { checkDeadlines, checkNoneLost, checkTypedErrors } from './checks/outcomes.js';
 import type { RequestRecord, Violation } from './checks/request.js';
-import { applyFaults, healAll } from './faults.js';
-import { checkJudged } from './lies.js';
+import { TrustCheck } from './checks/trust.js';
+import { asKofnError, describeAnswer, describeError } from './describe.js';
+import { applyFaults, healAll, type Fault } from './faults.js';
+import type { Lie } from './lies.js';
 import { Link } from './link.js';
-import { MachineClock } from './machine-clock.js';
 import { Machine, type MachineObserver } from './machine.js';
+import { Master, NAME } from './master.js';
+import type { Restart } from './restarts.js';
 import { describeScenario, drawScenario, type DrawnRequest, type Phase, type Scenario } from './scenario.js';
-import { SimChannel, type NetworkObserver } from './sim-channel.js';
-import { SimEngine } from './sim-engine.js';
 import { streamsOf, type Streams } from './streams.js';
 import { Trace } from './trace.js';
 import { VirtualClock } from './virtual-clock.js';
@@ -37,14 +38,21 @@ export interface Outcome {
   readonly hash: string;
   readonly events: number;
   readonly requests: number;
+  /** Masters that died and were followed by another. */
+  readonly restarts: number;
+  /** Blocks that were moved to another worker, or put again to one that had lost them. */
+  readonly healed: number;
+  /** Wrong replies that were not believed, by how they were wrong. */
+  readonly caught: ReadonlyMap<Lie, number>;
   readonly trace: readonly string[];
 }
 
 /** Longer than any deadline, and than all that a scenario draws. */
 const LIMIT_MS = 1000 * 3_600_000;
-/** Of the cluster. */
-const NAME = 'simulation';
-const MASTER_MACS_PER_MS = 1000;
+/** After a start of a master that failed. */
+const START_AGAIN_MS = 2_000;
+/** A worker that was released is given what it lost meanwhile. */
+const RELEASED_MS = 5_000;
 /** What a deployment through faults, or an update that finds a worker lost, may end with. */
 const DEPLOY_ERRORS: readonly ErrorCode[] = ['UNAVAILABLE', 'RESOURCE_EXHAUSTED', 'STORAGE', 'DATA_LOSS'];
 
@@ -70,10 +78,15 @@ class Simulation {
   readonly #requests: RequestRecord[] = [];
   readonly #machines: readonly Machine[];
   readonly #fleet: FleetCheck;
-  /** Those that are open, or have calls open. */
-  #channels: SimChannel[] = [];
-  readonly #clock = new MachineClock(this.#world);
-  readonly #engine = new SimEngine({ clock: this.#clock, speed: () => MASTER_MACS_PER_MS });
+  readonly #trust: TrustCheck;
+  #master!: Master;
+  /** Resolves when a master serves. */
+  #serving: Promise<void> = Promise.resolve();
+  #standing: StandingCheck | undefined;
+  /** When the last master died. */
+  #diedMs: number | undefined;
+  #restarts = 0;
+  #healed = 0;
   #begun = 0;
   #closedMs: number | undefined;
   /** What it is at, for the words about a hang. */
@@ -91,12 +104,14 @@ class Simulation {
       onUnanswered: this.#calls.onUnanswered,
       onAway: machine => this.#fleet.onAway(machine),
       onStuck: machine => this.#fleet.onStuck(machine),
+      onPut: (machine, shard) => this.#standing?.onPut(machine, shard),
       onServer: server => canary?.worker?.(server),
     };
     this.#machines = this.#scenario.limits.map((limits, index) => {
       const link = new Link({ name: `worker ${index}`, clock: this.#world, rng: streams(`link ${index}`) });
       return new Machine({ index, link, limits, world: this.#world, trace: this.#trace, observer });
     });
+    this.#trust = new TrustCheck(this.#faults);
     this.#fleet = new FleetCheck({
       clock: this.#world,
       silenceMs: this.#scenario.silenceMs,
@@ -125,159 +140,184 @@ class Simulation {
       hash: this.#trace.hash(),
       events: this.#world.events,
       requests: this.#requests.length,
+      restarts: this.#restarts,
+      healed: this.#healed,
+      caught: this.#trust.caught,
       trace: this.#trace.lines,
     };
   }
 
   async #everything(): Promise<void> {
-    const { phases, faultsFirst } = this.#scenario;
+    const { phases, faultsFirst, workers, spares } = this.#scenario;
     await Promise.all(this.#machines.map(machine => machine.start()));
     if (faultsFirst) this.#strike(phases[0]!);
     this.#phase = 'connecting';
-    const cluster = await this.#attempt(() => this.#connect());
-    if (cluster !== undefined) {
-      this.#fleet.watch(cluster);
-      this.#canary?.cluster?.(cluster);
-      this.#phase = 'the deployment';
-      const model = await this.#attempt(() => this.#deploy(cluster));
-      if (model !== undefined) {
-        this.#canary?.model?.(model);
-        for (const phase of phases) {
-          this.#phase = `phase ${phases.indexOf(phase)}`;
-          await sleep(this.#world, phase.idleMs);
-          this.#violations.push(...checkJudged(cluster, this.#liars));
-          this.#fleet.checkReady(phase.idleMs);
-          if (phase.idleMs > 0) this.#checkHealed(cluster, model, phase.idleMs);
-          if (!faultsFirst) this.#strike(phase);
-          await this.#use(model, phase, cluster);
-          this.#violations.push(...this.#calls.checkQuiet());
-          healAll(this.#machines);
-        }
-        await this.#settle(cluster, model);
+    this.#master = this.#newMaster(workers + spares);
+    if (await this.#attempt(() => this.#begin(this.#master, 0))) {
+      for (const phase of phases) {
+        this.#phase = `phase ${phases.indexOf(phase)}`;
+        await this.#rest(phase.idleMs);
+        if (!faultsFirst) this.#strike(phase);
+        await this.#use(phase);
+        this.#violations.push(...this.#calls.checkQuiet());
+        healAll(this.#machines);
+        this.#strike({ faults: phase.spareFaults });
       }
-      this.#phase = 'closing the cluster';
-      this.#violations.push(...checkJudged(cluster, this.#liars));
-      const first = phases[phases.length - 1]!.close?.what ?? (this.#seed % 2 === 0 ? 'model' : 'cluster');
-      if (first === 'model') await model?.close();
-      if (first === 'model' && model !== undefined) this.#violations.push(...checkGivenUp(this.#soundMachines()));
-      this.#fleet.stop();
-      await cluster.close();
+      await this.#settle();
+      this.#trust.checkHonest(this.#master.cluster);
+      this.#phase = 'closing the model';
+      const first = phases.at(-1)!.close?.what ?? (this.#seed % 2 === 0 ? 'model' : 'cluster');
+      if (first === 'model') {
+        await this.#master.model.close();
+        this.#violations.push(...checkGivenUp(this.#soundMachines(), this.#owner()));
+      }
     }
-    this.#violations.push(...checkMaster({ clock: this.#clock, engine: this.#engine, channels: this.#channels }));
-    this.#phase = 'stopping the workers';
+    this.#phase = 'closing the cluster';
+    this.#trust.stop();
+    await this.#master.close();
+    this.#violations.push(...this.#master.left());
     healAll(this.#machines);
+    this.#phase = 'the end of the leases';
+    await sleep(this.#world, LEASES_OVER_MS);
+    this.#violations.push(...checkAllGone(this.#machines));
+    this.#phase = 'stopping the workers';
     for (const machine of this.#machines) {
       for (const left of await machine.stop()) this.#violations.push(`${machine.name} left something: ${left}`);
     }
   }
 
-  /** Nothing happens until what there are spares for is whole again. */
-  async #settle(cluster: Cluster, model: CodedModel): Promise<void> {
-    const { spares, settleMs } = this.#scenario;
-    if (spares === 0 || this.#closedMs !== undefined) return;
-    this.#phase = 'healing after the last phase';
-    await sleep(this.#world, settleMs);
-    this.#checkHealed(cluster, model, settleMs);
+  /** Nothing happens for so long; then all is to be well again. */
+  async #rest(ms: number): Promise<void> {
+    await sleep(this.#world, ms);
+    if (ms === 0) return;
+    this.#violations.push(...checkKept(this.#master.model, this.#owner(), this.#aside()));
+    if (this.#trust.judge(this.#master.cluster)) await sleep(this.#world, RELEASED_MS);
+    this.#fleet.checkReady(ms);
+    this.#checkHealed(ms);
+    if (this.#diedMs === undefined || this.#world.now() < this.#diedMs + LEASES_OVER_MS) return;
+    this.#violations.push(...checkTakenOver(this.#soundMachines(), this.#owner()));
   }
 
-  #checkHealed(cluster: Cluster, model: CodedModel, idleMs: number): void {
-    const faults = this.#scenario.phases.flatMap(phase => phase.faults);
-    const rotten = new Set(faults.filter(({ fault }) => fault.kind === 'rot').map(({ worker }) => worker));
+  /** Nothing happens until what there are spares for is whole again. */
+  async #settle(): Promise<void> {
+    if (this.#scenario.spares === 0 || this.#closedMs !== undefined) return;
+    this.#phase = 'healing after the last phase';
+    await this.#rest(this.#scenario.settleMs);
+  }
+
+  #checkHealed(idleMs: number): void {
+    const { cluster, model, machines } = this.#master;
+    const rotten = new Set(this.#faults.filter(({ fault }) => fault.kind === 'rot').map(({ worker }) => worker));
     const aside = cluster.connections.filter(({ trust }) => trust.distrust !== undefined);
     const distrusted = new Set(aside.map(({ index }) => index));
-    this.#violations.push(
-      ...checkHealed(model, { cluster: NAME, machines: this.#machines, rotten, distrusted, idleMs }),
-    );
+    this.#violations.push(...checkHealed(model, { cluster: NAME, machines, rotten, distrusted, idleMs }));
+  }
+
+  /** Workers that serve and are put aside for wrong answers, but for those that may have lost what they held. */
+  #aside(): Machine[] {
+    const isLoss = ({ kind, ...how }: Fault) => kind === 'rot' || ('keepDisk' in how && !how.keepDisk);
+    const losers = new Set(this.#faults.flatMap(({ worker, fault }) => (isLoss(fault) ? [worker] : [])));
+    const aside = this.#master.cluster.connections.filter(({ trust }) => trust.distrust !== undefined);
+    return aside.map(({ index }) => this.#machines[index]!).filter(({ index, serves }) => serves && !losers.has(index));
+  }
+
+  get #faults() {
+    return this.#scenario.phases.flatMap(({ faults, spareFaults }) => [...faults, ...spareFaults]);
   }
 
   /** Those that no fault was drawn for. */
   #soundMachines(): Machine[] {
     const afflicted = new Set(this.#scenario.phases.flatMap(phase => phase.afflicted));
+    for (const { worker } of this.#faults) afflicted.add(worker);
     return this.#machines.filter(({ index }) => !afflicted.has(index));
   }
 
-  /** The workers for which lies were drawn. */
-  get #liars(): ReadonlySet<number> {
-    const faults = this.#scenario.phases.flatMap(phase => phase.faults);
-    return new Set(faults.flatMap(({ worker, fault }) => (fault.kind === 'lie' ? [worker] : [])));
+  #owner(): { cluster: string; model: string; version: number } {
+    const { name: model, version } = this.#master.model;
+    return { cluster: NAME, model, version };
   }
 
-  #strike({ faults }: Phase): void {
+  #strike({ faults }: Pick<Phase, 'faults'>): void {
     applyFaults(faults, { machines: this.#machines, clock: this.#world, trace: this.#trace });
   }
 
-  /** What only faults that began earlier may make fail. */
-  async #attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+  /** What only faults may make fail; whether it did not. */
+  async #attempt(work: () => Promise<void>): Promise<boolean> {
     try {
-      return await work();
+      await work();
+      return true;
     } catch (error) {
-      if (!this.#scenario.faultsFirst || !isKofnError(error) || !DEPLOY_ERRORS.includes(error.code)) throw error;
+      if (!this.#scenario.faultsFirst && this.#restarts === 0) throw error;
+      if (!isKofnError(error) || !DEPLOY_ERRORS.includes(error.code)) throw error;
       this.#trace.add('master', `${this.#phase} failed: ${error.code} ${error.message}`);
-      return undefined;
+      return false;
     }
   }
 
-  #connect(): Promise<Cluster> {
-    const { silenceMs, healAfterMs } = this.#scenario;
-    const clock = this.#canary?.masterClock?.(this.#clock) ?? this.#clock;
-    const observer: NetworkObserver = {
-      onFrame: (link, stream, direction, info, fate) => {
-        this.#calls.onFrame(link, stream, direction, info, fate);
-        this.#fleet.onFrame(link, stream, direction, info, fate);
-        const { kind, id, detail } = info;
-        const arrow = direction === 'out' ? '→' : '←';
-        this.#trace.add(
-          'master',
-          `${arrow} ${link.name}: ${kind} ${id} ${detail}${fate === 'arrive' ? '' : ` (${fate})`}`,
-        );
-      },
-      onStreamEnd: (link, stream) => {
-        this.#calls.onStreamEnd(link, stream);
-        this.#trace.add('master', `stream ${stream} to ${link.name} is over`);
-      },
-    };
-    return connect(
-      { workers: this.#machines.map(({ address }) => address), id: NAME, clock, silenceMs, healAfterMs },
-      {
-        rng: this.#streams('reconnects'),
-        engine: this.#engine,
-        openChannel: (address, { maxMessageBytes, clock: own }) => {
-          const host = this.#machines.find(machine => machine.address === address)!;
-          const channel = new SimChannel({ address, host, clock: own, maxMessageBytes, observer });
-          this.#channels = this.#channels.filter(({ isClosed, openCalls }) => !isClosed || openCalls > 0);
-          this.#fleet.onChannel(channel, this.#channels);
-          this.#channels.push(channel);
-          host.onLeave = why => channel.leave(why);
-          host.onBreak = why => {
-            this.#trace.add(host.name, `connection broken: ${why}`);
-            for (const each of this.#channels) if (each.address === address) each.break(why);
-          };
-          return channel;
-        },
-      },
-    );
+  #newMaster(machines: number): Master {
+    return new Master({
+      scenario: this.#scenario,
+      world: this.#world,
+      rng: this.#streams(`reconnects${this.#restarts === 0 ? '' : ` ${this.#restarts}`}`),
+      trace: this.#trace,
+      canary: this.#canary,
+      machines: this.#machines.slice(0, machines),
+      calls: this.#calls,
+      fleet: this.#fleet,
+    });
   }
 
-  async #deploy(cluster: Cluster): Promise<CodedModel> {
-    const { parity, code, onLoss, systematicGraceMs, hedge, segments, verify, model } = this.#scenario;
-    const workers = Array.from({ length: this.#scenario.workers }, (_, worker) => worker);
-    const shared = { workers, parity, code, onLoss, systematicGraceMs, segments, verify };
-    const options = { ...shared, ...(hedge === undefined ? {} : { hedge }) };
-    const deployed = await codedModel(model.versions[0].files, { cluster, ...options });
-    this.#trace.add(
-      'master',
-      `deployed ${deployed.plan.layers.map(({ name, decision }) => `${name} ${decision}`).join(', ')}`,
-    );
-    return deployed;
+  /** Connects and deploys the model with one of its two weights. */
+  async #begin(master: Master, weights: number): Promise<void> {
+    const cluster = await master.connect();
+    this.#trust.watch(cluster);
+    cluster.onEvent(({ kind }) => (this.#healed += kind === 'moved' || kind === 'restored' ? 1 : 0));
+    const model = await master.deploy(weights);
+    if (!this.#scenario.hasTwin || this.#restarts > 0) return;
+    const twin = await master.deployTwin(weights);
+    this.#trace.add('master', `deployed ${twin.name} of ${model.name}, and closes it`);
+    await twin.close();
   }
 
-  async #use(model: CodedModel, { requests, updateAtMs, afflicted, close }: Phase, cluster: Cluster): Promise<void> {
+  /** The master dies, and another begins in its place. */
+  async #restart(phase: Phase, restart: Restart): Promise<void> {
+    this.#trace.add('master', 'dies');
+    this.#master.die();
+    this.#trust.stop();
+    this.#diedMs = this.#world.now();
+    this.#restarts++;
+    await (this.#serving = this.#beginAgain(phase, restart));
+  }
+
+  async #beginAgain({ afflicted }: Phase, { downMs, machines }: Restart): Promise<void> {
+    const { weights, model } = this.#master;
+    await sleep(this.#world, downMs);
+    const sound = this.#machines.slice(0, machines).filter(({ index }) => !afflicted.includes(index));
+    for (;;) {
+      for (const machine of this.#machines) if (machine.isGone) await machine.replace();
+      this.#master = this.#newMaster(machines);
+      this.#trace.add('master', `begins again with ${machines} workers`);
+      this.#standing = new StandingCheck(sound, { cluster: NAME, model: model.name });
+      const hasBegun = await this.#attempt(() => this.#begin(this.#master, weights));
+      const standing = this.#standing;
+      this.#standing = undefined;
+      if (hasBegun) return void this.#violations.push(...standing.check(this.#master.model));
+      this.#trust.stop();
+      await this.#master.close();
+      this.#violations.push(...this.#master.left());
+      await sleep(this.#world, START_AGAIN_MS);
+    }
+  }
+
+  async #use(phase: Phase): Promise<void> {
+    const { requests, updateAtMs, restart, close } = phase;
     const at = <T>(ms: number, work: () => Promise<T>): Promise<T> =>
       new Promise((resolve, reject) => this.#world.setTimer(() => void work().then(resolve, reject), ms));
     await Promise.all([
-      ...requests.map(request => at(request.atMs, () => this.#request(model, request, afflicted))),
-      ...(close === undefined ? [] : [at(close.atMs, () => this.#close(close.what, { model, cluster }))]),
-      ...(updateAtMs === undefined ? [] : [at(updateAtMs, () => this.#update(model))]),
+      ...requests.map(request => at(request.atMs, () => this.#request(request, phase))),
+      ...(close === undefined ? [] : [at(close.atMs, () => this.#close(close.what))]),
+      ...(updateAtMs === undefined ? [] : [at(updateAtMs, () => this.#update())]),
+      ...(restart === undefined ? [] : [at(restart.atMs, () => this.#restart(phase, restart))]),
     ]);
   }
 
@@ -285,29 +325,31 @@ class Simulation {
     return DEPLOY_ERRORS.includes(code) || (code === 'CANCELLED' && this.#closedMs !== undefined);
   }
 
-  async #close(what: 'model' | 'cluster', closing: { model: CodedModel; cluster: Cluster }): Promise<void> {
+  async #close(what: 'model' | 'cluster'): Promise<void> {
     this.#closedMs = this.#world.now();
     this.#trace.add('caller', 'closes it all');
     if (what === 'cluster') this.#fleet.stop();
-    await closing[what].close();
+    await this.#master[what].close();
     this.#trace.add('caller', 'it is closed');
   }
 
   /** To the other weights, or back. */
-  async #update(model: CodedModel): Promise<void> {
+  async #update(): Promise<void> {
+    await this.#serving;
     try {
-      await model.update(this.#scenario.model.versions[model.version % 2]!.files);
-      this.#trace.add('master', 'updated');
+      this.#trace.add('master', (await this.#master.update()) ?? 'died while it updated');
+      this.#trust.onUpdate();
     } catch (error) {
       if (!isKofnError(error) || !this.#mayFail(error)) throw error;
       this.#trace.add('master', `the update failed: ${error.code} ${error.message}`);
     }
   }
 
-  async #request(model: CodedModel, request: DrawnRequest, afflicted: readonly number[]): Promise<void> {
+  async #request(request: DrawnRequest, { afflicted, faults }: Phase): Promise<void> {
+    await this.#serving;
     const { input, deadlineMs, cancelAfterMs } = request;
     const number = this.#begun++;
-    const { program } = this.#scenario.model.versions[(model.version - 1) % 2]!;
+    const { model, program, death } = this.#master;
     const startMs = this.#world.now();
     using scope = openScope(this.#world);
     let cancelledMs: number | undefined;
@@ -318,29 +360,19 @@ class Simulation {
     const timer = cancelAfterMs === undefined ? undefined : this.#world.setTimer(cancel, cancelAfterMs);
     this.#trace.add('caller', `request ${number} begins`);
     const given = { x: { ...input, data: input.data.slice() } };
-    const running = model.run(given, { deadlineMs, signal: scope.signal });
-    const outcome = await running.then(
+    const running = model.run(given, { deadlineMs, signal: scope.signal }).then(
       ({ outputs, report }) => ({ output: outputs['y'] as Float32Tensor, report }),
       (error: unknown) => ({ error: asKofnError(error) }),
     );
+    const outcome = await Promise.race([running, death]);
     timer?.cancel();
+    if (outcome === undefined) return this.#trace.add('caller', `request ${number} is gone with its master`);
     const endMs = this.#world.now();
-    this.#trace.add(
-      'caller',
-      `request ${number} ${'error' in outcome ? describeError(outcome.error) : describeAnswer(outcome)}`,
-    );
-    this.#requests.push({
-      number,
-      input,
-      afflicted,
-      program,
-      startMs,
-      endMs,
-      deadlineMs,
-      cancelledMs,
-      closedMs: this.#closedMs,
-      outcome,
-    });
+    const words = 'error' in outcome ? describeError(outcome.error) : describeAnswer(outcome);
+    this.#trace.add('caller', `request ${number} ${words}`);
+    if ('report' in outcome) this.#trust.onAnswer(outcome.report, faults);
+    const about = { number, input, afflicted, program, startMs, endMs, deadlineMs, cancelledMs };
+    this.#requests.push({ ...about, closedMs: this.#closedMs, outcome });
   }
 
   #judge(): void {
@@ -352,27 +384,8 @@ class Simulation {
       ...this.#calls.violations,
       ...this.#memory.violations,
       ...this.#fleet.violations,
+      ...this.#trust.violations,
     );
     for (const violation of this.#violations) this.#trace.add('checker', violation);
   }
-}
-
-/** What is no KofnError is a fault by itself. */
-function asKofnError(error: unknown): KofnError {
-  if (isKofnError(error)) return error;
-  return new KofnError('INTERNAL', `no KofnError: ${error instanceof Error ? (error.stack ?? '') : String(error)}`);
-}
-
-function describeError({ code, message }: KofnError): string {
-  return `failed: ${code} ${message}`;
-}
-
-function describeAnswer({ output, report }: Extract<RequestRecord['outcome'], { output: Float32Tensor }>): string {
-  const layers = report.layers.map(({ name, decodeSet, erasures, computedHere, hedged }) => {
-    const lost = erasures.map(({ worker, code }) => `; worker ${worker} ${code}`).join('');
-    const late = hedged.length > 0 ? `; hedged ${hedged.join(' ')}` : '';
-    return `${name} from ${decodeSet.join(' ')}${lost}${late}${computedHere.length > 0 ? `; here ${computedHere.join(' ')}` : ''}`;
-  });
-  const sum = output.data.reduce((a, b) => a + b, 0);
-  return `answered: sum ${sum} (${layers.join(' | ')})`;
 }

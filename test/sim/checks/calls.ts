@@ -24,6 +24,11 @@ export class CallLedger
     this.#open.delete(`${link.name} stream ${stream}`);
   };
 
+  /** The master died, and its streams with it. */
+  forget(): void {
+    this.#open.clear();
+  }
+
   onStart: MachineObserver['onStart'] = ({ name }, { isCancelled, waitedMs, timeoutMs }) => {
     if (isCancelled) this.violations.push(`${name} ran a request that was cancelled before its turn`);
     if (timeoutMs !== undefined && waitedMs > timeoutMs + 1e-6) {

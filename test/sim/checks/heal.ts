@@ -5,8 +5,10 @@
  * 1. No two blocks of a layer have one worker as their own.
  * 2. Each block is on a worker that serves, unless no worker without a part of the layer does.
  * 3. Where the master thinks a shard is it is (that a damaged one was dropped it may learn as late as it renews its claims), claimed under the model's name and version.
+ * 4. A worker that is put aside keeps what it held, unless it lost its disk.
  */
 import type { CodedModel } from '@kofn/master';
+import type { Owner } from '@kofn/wire';
 import type { Machine } from '../machine.js';
 import type { Violation } from './request.js';
 
@@ -53,5 +55,17 @@ export function checkHealed(
         .map(what => `block ${block} of ${layer} ${what}, ${idleMs} ms after the last fault`),
     );
     return [...twice.map(worker => `worker ${worker} has two blocks of ${layer}`), ...about];
+  });
+}
+
+/** Of the workers that are put `aside`, of which none lost what is on its disk. */
+export function checkKept(model: CodedModel, owner: Owner, aside: readonly Machine[]): Violation[] {
+  return aside.flatMap(machine => {
+    const kept = machine.claimedBy(owner);
+    return model.health.layers.flatMap(({ layer, workers, shards }) =>
+      shards
+        .filter((shard, block) => workers[block]!.includes(machine.index) && !kept.includes(shard))
+        .map(() => `${machine.name}, which was put aside, does not keep its block of ${layer}`),
+    );
   });
 }

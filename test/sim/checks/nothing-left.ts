@@ -2,6 +2,7 @@
  * After the cluster is closed and the workers have stopped, nothing is pending and no timer is set; a model that was closed
  * has left no shard on a worker that was always sound.
  */
+import type { Owner } from '@kofn/wire';
 import type { MachineClock } from '../machine-clock.js';
 import type { Machine } from '../machine.js';
 import type { SimChannel } from '../sim-channel.js';
@@ -22,8 +23,10 @@ export function checkMaster(parts: {
   ];
 }
 
-export function checkGivenUp(sound: readonly Machine[]): Violation[] {
-  return sound.flatMap(({ name, shards }) =>
-    shards.length === 0 ? [] : [`${name} still holds ${shards.length} shards of the model that was closed`],
-  );
+/** `owner` is the model's; what a master claimed that has died is gone with its lease (homes.ts). */
+export function checkGivenUp(sound: readonly Machine[], owner: Owner): Violation[] {
+  return sound.flatMap(machine => {
+    const { length } = machine.claimedBy(owner);
+    return length === 0 ? [] : [`${machine.name} still holds ${length} shards of the model that was closed`];
+  });
 }
