@@ -2,15 +2,14 @@
  * The faults of a run, one after another, while the load goes on.
  *
  * Invariants
- * 1. No request meets two faults: the next begins when the worker of the last is ready in the master's fleet, holds its shards
- *    and has answered, and every request that began before that has ended.
- * 2. What is waited for is an event, of a request or of the master's fleet, by a deadline.
+ * 1. No request meets two faults: the next begins when the worker of the last is ready in the master's fleet, the model is whole again (its
+ *    margin is r), the worker has answered if it holds something still, and every request that began before that has ended.
+ * 2. What is waited for is the end of requests and what the master says when one has ended, by a deadline.
  */
-import { KofnError, openScope, systemClock } from '@kofn/core';
-import type { Cluster } from 'kofn';
-import { untilFleet } from 'kofn/measure';
+import { KofnError } from '@kofn/core';
+import type { Cluster, CodedModel } from 'kofn';
 import type { Fault, FaultKind, Phase } from './faults.js';
-import type { Fleet } from './fleet.js';
+import { PARITY, type Fleet } from './fleet.js';
 import type { Load } from './load.js';
 
 /** Of 2 s silence, of 10 s for an attempt to connect, of 5 s between two: with room for a busy machine. */
@@ -29,25 +28,48 @@ export class Disturbance implements Disposable {
   falseAlarms = 0;
   /** Times that the master gave up one that something was wrong with. */
   losses = 0;
+  /** Blocks that were moved to another worker, or put again to one that had lost them. */
+  healed = 0;
   readonly failures: string[] = [];
   readonly #cluster: Cluster;
+  readonly #model: CodedModel;
   readonly #fleet: Fleet;
-  /** What each worker holds after the deployment. */
-  readonly #shards: readonly ReadonlySet<string>[];
-  readonly #stop: () => void;
+  readonly #stops: readonly (() => void)[];
+  /** Workers that lied. */
+  readonly #liars = new Set<number>();
+  /** Shards that a worker did not take. */
+  #refused = 0;
   #states: readonly string[];
-  #fault: Fault | undefined;
+  #fault: (Fault & { readonly worker: number }) | undefined;
   #phase: Phase = 'gap';
 
-  constructor(cluster: Cluster, fleet: Fleet) {
+  constructor(cluster: Cluster, model: CodedModel, fleet: Fleet) {
     this.#cluster = cluster;
+    this.#model = model;
     this.#fleet = fleet;
-    this.#shards = cluster.connections.map(({ shards }) => new Set(shards));
     this.#states = cluster.workers.map(({ state }) => state);
-    this.#stop = cluster.onFleetChange(workers => {
-      workers.forEach(({ index, state, reason }) => this.#saw(index, state, reason));
-      this.#states = workers.map(({ state }) => state);
-    });
+    this.#stops = [
+      cluster.onFleetChange(workers => {
+        workers.forEach(({ index, state, reason }) => this.#saw(index, state, reason));
+        this.#states = workers.map(({ state }) => state);
+      }),
+      cluster.onEvent(({ kind }) => {
+        if (kind === 'moved' || kind === 'restored') this.healed++;
+        if (kind === 'failed') this.#refused++;
+      }),
+    ];
+  }
+
+  /** Replies that honest workers were blamed for. */
+  get misjudged(): number {
+    return this.#cluster.workers.reduce((sum, { index, wrongAnswers, falseAlarms }) => {
+      return sum + falseAlarms + (this.#liars.has(index) ? 0 : wrongAnswers);
+    }, 0);
+  }
+
+  /** How many more workers the model may lose now. */
+  get margin(): number {
+    return this.#model.health.margin!;
   }
 
   /** The fault that shapes the next request. */
@@ -67,9 +89,10 @@ export class Disturbance implements Disposable {
     for (const fault of faults) {
       this.#enter('gap', fault, load);
       await load.passed(fault.gap, PASS_MS);
-      this.#fault = fault;
+      const worker = this.#model.health.layers[0]!.workers[fault.block]![0]!;
+      this.#fault = { ...fault, worker };
       try {
-        await this.#carryOut(fault, load);
+        await this.#carryOut(this.#fault, load);
       } catch (error) {
         this.unhealed++;
         this.failures.push(`${this.current}: ${KofnError.from(error).message}`);
@@ -80,31 +103,39 @@ export class Disturbance implements Disposable {
     await load.passed(1, PASS_MS);
   }
 
-  async #carryOut(fault: Fault, load: Load): Promise<void> {
+  async #carryOut(fault: Fault & { readonly worker: number }, load: Load): Promise<void> {
     const { kind, worker, length, untilNoticed } = fault;
-    const wasLost = this.losses;
+    const before = { losses: this.losses, refused: this.#refused };
     this.counts[kind] = (this.counts[kind] ?? 0) + 1;
+    if (kind === 'lie') this.#liars.add(worker);
     this.#enter('fault', fault, load);
     try {
-      await this.#fleet.begin(fault);
+      await this.#fleet.begin(worker, fault);
       await load.passed(length, PASS_MS);
-      if (untilNoticed) await this.#until(NOTICE_MS, `notice of ${kind}`, () => this.losses > wasLost);
+      if (untilNoticed) await load.until(() => this.losses > before.losses, NOTICE_MS, `notice of ${kind}`);
+      if (kind === 'lose') await load.until(() => !this.#holds(worker), HEAL_MS, `another in place of ${worker}`);
+      const isRefused = () => this.#refused > before.refused || !this.#holds(worker); // moved before it was back
+      if (kind === 'full') await load.until(isRefused, HEAL_MS, `refusal of worker ${worker}`);
     } finally {
-      await this.#fleet.end(fault);
+      await this.#fleet.end(worker, fault);
+    }
+    if (kind === 'lie') {
+      await load.passed(1, PASS_MS); // what it lied before has been looked into
+      this.#cluster.release(worker);
     }
     this.#enter('healing', fault, load);
-    await this.#until(HEAL_MS, `return of worker ${worker}`, () => this.#isSound(worker));
-    await load.usesWorker(worker, HEAL_MS);
+    const isWhole = () => this.#states[worker] === 'ready' && this.margin === PARITY;
+    await load.until(isWhole, HEAL_MS, `return of worker ${worker} and all that it held`);
+    if (this.#holds(worker)) await load.usesWorker(worker, HEAL_MS);
+  }
+
+  #holds(worker: number): boolean {
+    return this.#model.health.layers.some(({ workers }) => workers.flat().includes(worker));
   }
 
   #enter(phase: Phase, { blockIn }: Fault, load: Load): void {
     this.#phase = phase;
     if (phase === blockIn) load.block();
-  }
-
-  #isSound(worker: number): boolean {
-    const { state, shards } = this.#cluster.connections[worker]!;
-    return state.kind === 'ready' && [...this.#shards[worker]!].every(name => shards.has(name));
   }
 
   #saw(worker: number, state: string, reason: string): void {
@@ -117,12 +148,7 @@ export class Disturbance implements Disposable {
     this.failures.push(`${this.current}: worker ${worker} was given up (${state}: ${reason})`);
   }
 
-  async #until(deadlineMs: number, what: string, isDone: () => boolean): Promise<void> {
-    using scope = openScope(systemClock, { deadlineMs, what });
-    await untilFleet(this.#cluster, isDone, scope.signal);
-  }
-
   [Symbol.dispose](): void {
-    this.#stop();
+    for (const stop of this.#stops) stop();
   }
 }

@@ -1,29 +1,37 @@
 /**
- * Five workers, each a process with a data directory of its own behind a link of its own, and what can be done to them.
+ * Six workers, each a process with a data directory of its own behind a link of its own, and what can be done to them.
  *
  * Invariants
  * 1. Only workers that `startLocalWorkers` started are signalled; all processes end with the fleet.
- * 2. A worker that was killed starts again on the same disk, and is for the master at the same address.
+ * 2. A worker that was killed starts again on the same disk, one that was lost on another, which is empty; for the master it is at the same
+ *    address.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { KofnError, seededRng } from '@kofn/core';
+import type { FaultSettings } from '@kofn/wire';
 import { startLocalWorkers, type LocalWorkers } from 'kofn';
-import { Links, type LinkMode } from 'kofn/measure';
+import { FaultControl, Links, type LinkMode } from 'kofn/measure';
 import type { Fault } from './faults.js';
 
-export const WORKERS = 5;
+/** One more than blocks, so that each can be put elsewhere. */
+export const WORKERS = 6;
+export const BLOCKS = 5;
+export const PARITY = 1;
 
 export class Fleet implements AsyncDisposable {
   readonly #folder: string;
   readonly #workers: LocalWorkers[];
   readonly #starts = new Array<number>(WORKERS).fill(1);
+  readonly #disks = new Array<number>(WORKERS).fill(0);
   readonly #links: Links;
 
   static async start(): Promise<Fleet> {
     const folder = mkdtempSync(path.join(tmpdir(), 'kofn-chaos-'));
-    const starts = await Promise.allSettled(Array.from({ length: WORKERS }, (_, worker) => startOne(folder, worker)));
+    const starts = await Promise.allSettled(
+      Array.from({ length: WORKERS }, (_, worker) => startOne(folder, worker, 0)),
+    );
     const workers = starts.flatMap(start => (start.status === 'fulfilled' ? [start.value] : []));
     try {
       for (const start of starts) if (start.status === 'rejected') throw KofnError.from(start.reason);
@@ -52,19 +60,53 @@ export class Fleet implements AsyncDisposable {
     return new Map([['master', process.pid], ...workers]);
   }
 
-  async begin({ kind, worker, ...how }: Fault): Promise<void> {
-    if (kind === 'kill') await this.#workers[worker]!.kill(0);
-    else if (kind === 'pause') this.#workers[worker]!.pause(0);
-    else await this.#links.set(worker, modeOf(kind, how));
+  async begin(worker: number, { kind, ...how }: Fault): Promise<void> {
+    switch (kind) {
+      case 'kill':
+      case 'lose':
+        return this.#workers[worker]!.kill(0);
+      case 'full':
+        return this.#begin(worker, { isEmpty: true, takes: '1' });
+      case 'lie':
+        return this.#set(worker, { seed: how.seed, wrongRate: 1 });
+      case 'pause':
+        return this.#workers[worker]!.pause(0);
+      default:
+        return this.#links.set(worker, modeOf(kind, how));
+    }
   }
 
-  async end({ kind, worker }: Fault): Promise<void> {
-    if (kind === 'kill') {
-      this.#workers[worker] = await startOne(this.#folder, worker);
-      this.#starts[worker]!++;
-      await this.#links.aim(worker, portOf(this.#workers[worker]));
-    } else if (kind === 'pause') this.#workers[worker]!.resume(0);
-    else await this.#links.set(worker, { kind: 'forward' });
+  async end(worker: number, { kind }: Fault): Promise<void> {
+    switch (kind) {
+      case 'kill':
+        return this.#begin(worker);
+      case 'lose':
+        return this.#begin(worker, { isEmpty: true });
+      case 'full':
+        return this.#begin(worker);
+      case 'lie':
+        return this.#set(worker, {});
+      case 'pause':
+        return this.#workers[worker]!.resume(0);
+      default:
+        return this.#links.set(worker, { kind: 'forward' });
+    }
+  }
+
+  /** Another process, on an empty disk or the same, which takes all or no more than so many bytes; the last is killed. */
+  async #begin(worker: number, { isEmpty = false, takes }: { isEmpty?: boolean; takes?: string } = {}): Promise<void> {
+    await this.#workers[worker]!.kill(0);
+    await this.#workers[worker]!.close();
+    if (isEmpty) this.#disks[worker]!++;
+    this.#workers[worker] = await startOne(this.#folder, worker, this.#disks[worker]!, takes);
+    this.#starts[worker]!++;
+    await this.#links.aim(worker, portOf(this.#workers[worker]));
+  }
+
+  /** The faults that it lets be brought upon it, past its link. */
+  async #set(worker: number, settings: FaultSettings): Promise<void> {
+    await using control = await FaultControl.connect(this.#workers[worker]!.addresses[0]!);
+    await control.set(settings);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -74,8 +116,9 @@ export class Fleet implements AsyncDisposable {
   }
 }
 
-function startOne(folder: string, worker: number): Promise<LocalWorkers> {
-  return startLocalWorkers(1, { dataDir: path.join(folder, `${worker}`) });
+function startOne(folder: string, worker: number, disk: number, takes?: string): Promise<LocalWorkers> {
+  const extraArgs = ['--allow-faults', ...(takes === undefined ? [] : ['--max-disk', takes])];
+  return startLocalWorkers(1, { dataDir: path.join(folder, `${worker}.${disk}`), extraArgs });
 }
 
 function portOf(workers: LocalWorkers): number {
@@ -83,7 +126,7 @@ function portOf(workers: LocalWorkers): number {
 }
 
 function modeOf(
-  kind: Exclude<Fault['kind'], 'kill' | 'pause'>,
+  kind: Exclude<Fault['kind'], 'kill' | 'pause' | 'lose' | 'full' | 'lie'>,
   { seed, inPayload }: Pick<Fault, 'seed' | 'inPayload'>,
 ): LinkMode {
   const rng = seededRng(seed);

@@ -74,6 +74,11 @@ export class Load {
     });
   }
 
+  /** Resolves when `holds`, which is looked at now and whenever a request has ended. */
+  async until(holds: () => boolean, deadlineMs: number, what: string): Promise<void> {
+    if (!holds()) await this.#until(deadlineMs, what, holds);
+  }
+
   /** Lets the event loop stand still for BLOCK_MS in the next request, as a long garbage collection or a careless caller would. */
   block(): void {
     this.#blockNext = true;

@@ -11,8 +11,9 @@ const MAX_REQUESTS = 1_000_000;
 const HELP = `Usage: npm run chaos -- [options]
 
 Runs the demo's network on real workers behind links of its own, under load, while faults drawn from a seed strike one worker
-after another: SIGKILL and restart, SIGSTOP, a link that swallows, resets, corrupts, drips or delays; and the master's event
-loop stands still. Checks: none lost, none wrong, all by their deadline, every worker used again, nothing piles up.
+after another: SIGKILL and restart, SIGSTOP, a link that swallows, resets, corrupts, drips or delays; a worker lost for good, back
+with an empty disk or a full one, or wrong in every answer; and the master's event loop stands still. Checks: none lost, none wrong,
+all by their deadline, every worker used again, none blamed that is honest, the model whole again, nothing piles up.
 
 Options:
   --requests N  how many requests (default 2000)
@@ -64,14 +65,26 @@ async function withProgress(): Promise<ChaosResult> {
 
 function print({ growth, failures, left, ...run }: ChaosResult): void {
   const faults = Object.entries(run.faults).map(([kind, count]) => `${kind} ${count}`);
-  console.log('| requests | lost | wrong | late | unhealed | false alarms | p50, ms | p99, ms | worst, ms | s |');
-  console.log('|---|---|---|---|---|---|---|---|---|---|');
+  console.log(
+    '| requests | lost | wrong | late | unhealed | false alarms | misjudged | p50, ms | p99, ms | worst, ms | s |',
+  );
+  console.log('|---|---|---|---|---|---|---|---|---|---|---|');
   const times = [run.p50Ms, run.p99Ms, run.maxMs].map(formatMs);
-  const cells = [run.requests, run.lost, run.wrong, run.late, run.unhealed, run.falseAlarms, ...times, run.seconds];
+  const cells = [
+    run.requests,
+    run.lost,
+    run.wrong,
+    run.late,
+    run.unhealed,
+    run.falseAlarms,
+    run.misjudged,
+    ...times,
+    run.seconds,
+  ];
   console.log(`| ${cells.join(' | ')} |`);
   console.log(
     `\nfaults: ${faults.join(', ')}; workers given up and used again ${run.losses} times; ` +
-      `event loop stopped ${run.blocks} times\n`,
+      `${run.healed} blocks healed, margin ${run.margin} at the end; event loop stopped ${run.blocks} times\n`,
   );
   console.log('| process | what | second quarter | last quarter | flat |\n|---|---|---|---|---|');
   for (const { process: name, figure, second, last, flat } of growth) {
