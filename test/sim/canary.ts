@@ -29,6 +29,7 @@ export interface Canary {
 export const CANARIES: readonly Canary[] = [
   {
     name: 'uses a late arrival for the next request',
+    firstSeed: 1,
     found: /wrong answer/,
     apply: () => {
       const late = new WeakMap<InferStream, Map<string, InferReply>>();
@@ -63,6 +64,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'counts a duplicate as two arrivals',
+    firstSeed: 1,
     found: /wrong answer/,
     apply: () =>
       patch(ProgressiveDecoder.prototype, 'accept', original => {
@@ -75,6 +77,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: "takes a NaN of the caller for the workers' fault",
+    firstSeed: 3,
     found: /lost within r/,
     model: model => {
       const run = model.run.bind(model);
@@ -114,13 +117,13 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'does not look at the checksum of a reply',
-    firstSeed: 1797,
+    firstSeed: 19048,
     found: /wrong answer/,
     apply: () => patch(checksum, 'fits', fits => (frame, start) => start !== undefined || fits(frame)),
   },
   {
     name: 'runs a damaged request',
-    firstSeed: 2412,
+    firstSeed: 8878,
     found: /wrong answer/,
     apply: () => patch(checksum, 'fits', fits => (frame, start) => start === undefined || fits(frame, start)),
   },
@@ -134,6 +137,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: "ignores its caller's cancellation",
+    firstSeed: 1,
     found: /was cancelled or closed at/,
     model: model => {
       const run = model.run.bind(model);
@@ -142,6 +146,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'leaks a timer',
+    firstSeed: 1,
     found: /the master left \d+ timers/,
     masterClock: clock => {
       let timers = 0;
@@ -156,6 +161,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'forgets to renew its claims',
+    firstSeed: 3,
     found: /blames worker|lost within r/,
     masterClock: clock => withoutTimers(clock, delayMs => delayMs === 3_600_000),
   },
@@ -178,6 +184,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: "checks every reply by the first block's fingerprint",
+    firstSeed: 4,
     found: /blames worker|gave a false alarm/,
     apply: () =>
       patch(ReplyCheck.prototype, 'look', original => {
@@ -193,6 +200,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'runs a cancelled request',
+    firstSeed: 1,
     found: /cancelled before its turn/,
     worker: ({ queue }) => {
       const submit = queue.submit.bind(queue);
@@ -210,12 +218,13 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'opens sessions beyond the memory limit',
+    firstSeed: 1,
     found: /its limit is/,
     worker: ({ executor }) => void Object.defineProperty(executor, 'memoryLimitBytes', { value: Infinity }),
   },
   {
     name: 'runs a damaged shard',
-    firstSeed: 48,
+    firstSeed: 65,
     found: /wrong answer/,
     worker: ({ store }) => {
       store.open = name => Promise.resolve(`disk/${name}`);

@@ -7,6 +7,7 @@ import { SimChannel } from './sim-channel.js';
 export const FLEET_CANARIES: readonly Canary[] = [
   {
     name: 'never connects again',
+    firstSeed: 3,
     found: /is not ready again/,
     apply: () => {
       const known = new Set<string>();
@@ -21,6 +22,7 @@ export const FLEET_CANARIES: readonly Canary[] = [
   },
   {
     name: 'takes a silent worker for ready',
+    firstSeed: 6,
     found: /has been away for .* and is ready/,
     apply: () =>
       patch(WorkerClient.prototype, 'health', original => {
@@ -31,6 +33,7 @@ export const FLEET_CANARIES: readonly Canary[] = [
   },
   {
     name: 'keeps sending to a dead worker',
+    firstSeed: 540,
     found: /was sent a call while it was away/,
     cluster: ({ connections }) => {
       // A link that is lost is never torn down, and takes calls for ever.
@@ -45,7 +48,7 @@ export const FLEET_CANARIES: readonly Canary[] = [
   },
   {
     name: 'keeps sending to a worker whose engine is stuck',
-    firstSeed: 126,
+    firstSeed: 10424,
     found: /was sent a call while it was stuck/,
     cluster: ({ connections }) => {
       for (const connection of connections) Object.defineProperty(connection, 'takesCalls', { value: true });
@@ -59,12 +62,13 @@ export const FLEET_CANARIES: readonly Canary[] = [
   },
   {
     name: 'takes a busy worker for a stuck one',
-    firstSeed: 41,
+    firstSeed: 865,
     found: /is sound but became suspect \(engine\)/,
     worker: server => void Object.defineProperty(server, 'isReady', { get: () => server.queue.running === 0 }),
   },
   {
     name: 'declares a slow link dead',
+    firstSeed: 1,
     found: /is sound but became dead/,
     apply: () =>
       patch(WorkerClient.prototype, 'health', original => {
@@ -75,6 +79,7 @@ export const FLEET_CANARIES: readonly Canary[] = [
   },
   {
     name: 'leaks the old channel when it connects again',
+    firstSeed: 3,
     found: /2 channels lead to/,
     apply: () => patch(SimChannel.prototype, Symbol.asyncDispose, () => () => Promise.resolve()),
   },
@@ -85,6 +90,7 @@ export const FLEET_CANARIES: readonly Canary[] = [
   },
   {
     name: 'forgets what it took when it stops',
+    firstSeed: 26,
     found: /that it had taken unanswered/,
     worker: server => {
       const serve = server.handlers.duplex.get(METHODS.modelStreamInfer)!;

@@ -4,10 +4,16 @@ import { WorkerClient } from '@kofn/wire';
 import { patch, type Canary } from './canary.js';
 
 export const HEAL_CANARIES: readonly Canary[] = [
-  { name: 'heals onto the dead worker', found: /is lost with .* could take it/, ...healingOnto('dead') },
-  { name: 'puts two shards of a layer on one worker', found: /has two blocks of/, ...healingOnto('ready') },
+  { name: 'heals onto the dead worker', firstSeed: 23, found: /is lost with .* could take it/, ...healingOnto('dead') },
+  {
+    name: 'puts two shards of a layer on one worker',
+    firstSeed: 3,
+    found: /has two blocks of/,
+    ...healingOnto('ready'),
+  },
   {
     name: 'never heals',
+    firstSeed: 23,
     found: /is lost with .* could take it|lost within r/,
     apply: () => patch(Healer.prototype, 'target', () => () => undefined),
   },

@@ -4,7 +4,8 @@
  * What it holds the master to
  * 1. A worker that never lied is neither found wrong nor suspected in vain, and not put aside for wrong answers.
  * 2. One whose replies were always whole is not put aside for replies that cannot be used.
- * 3. Who gave two wrong replies that were looked at (lately, and on the version that answers now) is put aside; who gave one is found wrong.
+ * 3. Who gave two wrong replies that were looked at (lately, and on the version that answers now) is put aside; who gave one is found
+ *    wrong. Of more than MAX_SUSPICIONS so many are looked into, until somebody is put aside.
  */
 import type { Cluster, RunReport } from '@kofn/master';
 import type { ScheduledFault } from '../faults.js';
@@ -72,9 +73,12 @@ export class TrustCheck {
   judge(cluster: Cluster): boolean {
     let hasReleased = false;
     const all = [...this.#rejected.values()].reduce((sum, count) => sum + count, 0);
+    const isAnyAside = cluster.connections.some(({ trust }) => trust.distrust !== undefined);
+    let allJudged = 0;
     for (const { index, trust } of cluster.connections) {
       const { wrongAnswers, falseAlarms, distrust } = trust;
       const judged = wrongAnswers + falseAlarms - (this.#judgedBefore.get(index) ?? 0);
+      allJudged += judged;
       const rejected = this.#rejected.get(index) ?? 0;
       if (distrust === undefined && all <= MAX_SUSPICIONS && judged < Math.min(STRIKES, rejected)) {
         this.#say(`worker ${index} answered wrong ${rejected} times and was found out ${judged} times`);
@@ -83,6 +87,9 @@ export class TrustCheck {
       if (distrust === undefined) continue;
       cluster.release(index);
       hasReleased = true;
+    }
+    if (!isAnyAside && allJudged < Math.min(MAX_SUSPICIONS, all)) {
+      this.#say(`workers answered wrong ${all} times and were found out ${allJudged} times`);
     }
     this.#rejected.clear();
     this.checkHonest(cluster);
