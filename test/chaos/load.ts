@@ -1,5 +1,5 @@
 /**
- * Requests without a pause, IN_FLIGHT at a time, each checked when it ends. What else happens in a run is told by their
+ * Requests without a pause, several at a time, each checked when it ends. What else happens in a run is told by their
  * numbers: `passed` is what a run waits with.
  *
  * Invariants
@@ -25,6 +25,8 @@ export interface LoadOptions {
   /** What goes on, for the description of a failure. */
   readonly situation: () => string;
   readonly onEnded: (ended: number) => void;
+  /** Requests at a time; default 4. */
+  readonly inFlight?: number;
 }
 
 export class Load {
@@ -47,7 +49,7 @@ export class Load {
 
   constructor(options: LoadOptions) {
     this.#options = options;
-    this.#lanes = Array.from({ length: IN_FLIGHT }, () => this.#lane());
+    this.#lanes = Array.from({ length: options.inFlight ?? IN_FLIGHT }, () => this.#lane());
   }
 
   /** Requests that have ended. */

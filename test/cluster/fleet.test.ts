@@ -133,6 +133,23 @@ describe('a fleet', () => {
     assert.deepEqual((await exact(layer)).erasures, []);
   });
 
+  it('asks a worker again that was away and is back when another is lost', async () => {
+    await using bench = await Bench.open({ silenceMs: 20_000 });
+    const { layer, workers, links, cluster } = bench;
+    const { port } = workers[0]!;
+    await workers[0]!.close();
+    await untilFleet(cluster, fleet => ['dead', 'connecting'].includes(fleet[0]!.state));
+    links[1]!.mode = { kind: 'hole' };
+    const request = exact(layer); // without worker 0, and worker 1 never gets it
+    workers[0] = await bench.start(0, port);
+    await untilFleet(cluster, fleet => fleet[0]!.state === 'ready');
+    links[1]!.mode = { kind: 'reset' };
+    const { erasures, arrivals, computedHere } = await request;
+    const lost = erasures.map(({ worker, code }) => `${worker} ${code}`);
+    assert.deepEqual(lost, ['0 UNAVAILABLE', '1 UNAVAILABLE']);
+    assert.deepEqual([arrivals.map(({ worker }) => worker).sort(), computedHere], [[0, 2], []]);
+  });
+
   it('says of a worker that came back without its disk, and is not to be healed, that the shard is not found', async () => {
     await using bench = await Bench.open({ silenceMs: 800, healAfterMs: Infinity });
     const { layer, workers } = bench;

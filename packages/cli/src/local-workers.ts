@@ -36,7 +36,7 @@ export interface LocalWorkerOptions {
   readonly extraArgs?: readonly string[];
   /** Longest wait until all are ready. Default 30,000. */
   readonly startDeadlineMs?: number;
-  /** Ends the start; once started, `close` ends the workers. */
+  /** Ends a start; once started, `close` ends the workers. */
   readonly signal?: AbortSignal;
 }
 
@@ -49,15 +49,19 @@ export interface LocalWorker {
 export const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '131072' };
 export const HEAP = ['--initial-heap-size=64'];
 const EXIT_WAIT_MS = 5_000;
+/** What systemd and Kubernetes give at least, or more: a worker's own grace is 20 s. */
+const STOP_WAIT_MS = 30_000;
 const STDERR_TAIL = 2_000;
 const WHOLE = { recursive: true, force: true };
 
 export class LocalWorkers implements AsyncDisposable {
-  readonly #children: readonly Child[];
+  readonly #children: Child[];
+  readonly #options: LocalWorkerOptions;
 
   /** @internal Use {@link startLocalWorkers}. */
-  constructor(children: readonly Child[]) {
+  constructor(children: Child[], options: LocalWorkerOptions) {
     this.#children = children;
+    this.#options = options;
   }
 
   get workers(): readonly LocalWorker[] {
@@ -80,6 +84,30 @@ export class LocalWorkers implements AsyncDisposable {
     const child = this.#child(index);
     child.signal('SIGKILL');
     await child.gone;
+  }
+
+  /**
+   * Asks worker `index` to finish (SIGTERM) and waits until it has exited. Resolves with its exit code, 0 when it has answered what it
+   * had taken; null when it was killed, as it is after 30 s.
+   */
+  async stop(index: number): Promise<number | null> {
+    const child = this.#child(index);
+    await child.end(STOP_WAIT_MS);
+    return child.exitCode;
+  }
+
+  /**
+   * Starts worker `index` anew where it was, with the disk that it had when there is a `dataDir`, and resolves when it is ready. Throws
+   * INVALID_ARGUMENT (it runs: `stop` or `kill` it first), else as `startLocalWorkers`; it can then be started again.
+   */
+  async start(index: number): Promise<void> {
+    const before = this.#child(index);
+    if (!before.exited) throw new KofnError('INVALID_ARGUMENT', `local worker ${index} runs; stop or kill it first`);
+    await before.gone;
+    const { address } = before;
+    const child = new Child(index, { ...this.#options, listen: () => address }, address);
+    this.#children[index] = child; // from now on `close` ends it
+    await untilReady([child], this.#options);
   }
 
   /** Stops worker `index` where it is (SIGSTOP): connected and silent. Stopped, it does not notice that this process was killed. */
@@ -113,20 +141,27 @@ export class LocalWorkers implements AsyncDisposable {
  * the end of what it wrote), DEADLINE_EXCEEDED, CANCELLED.
  */
 export async function startLocalWorkers(count: number, options: LocalWorkerOptions = {}): Promise<LocalWorkers> {
-  const { startDeadlineMs: deadlineMs = 30_000, signal: parent } = options;
   if (!Number.isInteger(count) || count < 1 || count > 256) {
     throw new KofnError('INVALID_ARGUMENT', `${count} local workers: give a whole number from 1 to 256`);
   }
-  throwIfAborted(parent);
-  using scope = openScope(systemClock, { parent, deadlineMs, what: 'start of the local workers' });
+  throwIfAborted(options.signal);
   const children = Array.from({ length: count }, (_, index) => new Child(index, options));
+  await untilReady(children, options);
+  return new LocalWorkers(children, options);
+}
+
+/** Throws what the first that fails says, and ends all. */
+async function untilReady(
+  children: readonly Child[],
+  { startDeadlineMs: deadlineMs = 30_000, signal: parent }: LocalWorkerOptions,
+): Promise<void> {
+  using scope = openScope(systemClock, { parent, deadlineMs, what: 'start of the local workers' });
   try {
     await Promise.all(children.map(child => abortable(child.ready, scope.signal)));
   } catch (error) {
     await Promise.all(children.map(child => child.end()));
     throw error;
   }
-  return new LocalWorkers(children);
 }
 
 /** Children that run; one listener for all of them (invariant 1). */
@@ -147,7 +182,7 @@ class Child {
   readonly ready: Promise<void>;
   /** Resolves when the process has exited and its temporary directory is removed. */
   readonly gone: Promise<void>;
-  address = '';
+  address: string;
   exited = false;
   readonly #process: ChildProcess;
   /** Temporary, removed with the child. */
@@ -157,7 +192,9 @@ class Child {
   constructor(
     index: number,
     { engine = 'auto', threads = 1, dataDir, listen, command, extraArgs }: LocalWorkerOptions,
+    address = '',
   ) {
+    this.address = address;
     this.#folder = dataDir === undefined ? mkdtempSync(path.join(tmpdir(), 'kofn-worker-')) : undefined;
     const [file, ...args] = [
       ...(command?.(index) ?? []),
@@ -194,10 +231,15 @@ class Child {
     if (!this.exited && this.#process.pid !== undefined) signalProcess(this.#process.pid, signal);
   }
 
-  async end(): Promise<void> {
+  /** Null while it runs, and when a signal ended it. */
+  get exitCode(): number | null {
+    return this.#process.exitCode;
+  }
+
+  async end(waitMs = EXIT_WAIT_MS): Promise<void> {
     this.signal('SIGTERM');
     this.signal('SIGCONT'); // a stopped process takes SIGTERM only when it goes on
-    const late = systemClock.setTimer(() => this.signal('SIGKILL'), EXIT_WAIT_MS);
+    const late = systemClock.setTimer(() => this.signal('SIGKILL'), waitMs);
     await this.gone;
     late.cancel();
   }

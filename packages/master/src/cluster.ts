@@ -1,18 +1,28 @@
 /** `connect`: the workers, the master's own engine, and what all models on them share. */
 import { randomInt } from 'node:crypto';
-import { KofnError, seededRng, type Clock, type Rng, type Timer } from '@kofn/core';
+import { abortable, KofnError, openScope, seededRng, type Clock, type Rng, type Timer } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { connectChannel } from '@kofn/wire';
 import type { Registry } from 'prom-client';
+import { Admission } from './admission.js';
 import { Connection } from './connection.js';
 import { Events, type ClusterEvent } from './events.js';
 import { snapshot, type Fleet, type WorkerState } from './fleet.js';
 import type { ModelHealth } from './holding.js';
 import type { OpenChannel } from './link.js';
-import { requireWhole, resolveConnectOptions, type ConnectOptions, type DispatchHooks } from './options.js';
+import {
+  requireRange,
+  requireWhole,
+  resolveConnectOptions,
+  type ConnectOptions,
+  type DispatchHooks,
+} from './options.js';
 
 /** Leases are 24 hours: a day's worth of failed renewals may pass. */
 const RENEW_MS = 60 * 60_000;
+
+/** Less than the 30 s that Kubernetes leaves between SIGTERM and SIGKILL. */
+const GRACE_MS = 20_000;
 
 /** What a cluster knows of a model that stands on it. */
 export interface Standing {
@@ -34,8 +44,7 @@ export class Cluster implements AsyncDisposable {
   readonly engine: Engine;
   readonly engineThreads: number;
   readonly connections: readonly Connection[];
-  readonly #maxInFlight: number;
-  #inFlight = 0;
+  readonly #admission: Admission;
   readonly #models = new Set<Standing>();
   readonly #events: Events;
   /** As the last change was told. */
@@ -51,6 +60,7 @@ export class Cluster implements AsyncDisposable {
   #renewal: Timer;
   #planning: Promise<Engine> | undefined;
   #closed = false;
+  #closing: Promise<void> | undefined;
 
   /** @internal Use {@link connect}. */
   constructor(parts: {
@@ -68,7 +78,7 @@ export class Cluster implements AsyncDisposable {
     this.hooks = parts.hooks;
     this.engine = parts.engine;
     this.engineThreads = parts.engineThreads;
-    this.#maxInFlight = parts.maxInFlight;
+    this.#admission = new Admission(parts.maxInFlight);
     this.healAfterMs = parts.healAfterMs;
     this.connections = parts.connections;
     this.#events = new Events(parts.clock);
@@ -156,21 +166,15 @@ export class Cluster implements AsyncDisposable {
     this.connections[index]!.release();
   }
 
-  /** Throws CANCELLED once the cluster is closed. */
+  /** Throws UNAVAILABLE once the cluster drains, CANCELLED once it is closed. */
   assertOpen(): void {
+    this.#admission.assertOpen();
     if (this.#closed) throw new KofnError('CANCELLED', 'the cluster is closed; connect again');
   }
 
-  /** @internal One more request, until it is disposed. Throws RESOURCE_EXHAUSTED: to wait is the caller's decision. */
+  /** @internal One more request, until it is disposed. Throws RESOURCE_EXHAUSTED. */
   admit(): Disposable {
-    if (this.#inFlight >= this.#maxInFlight) {
-      throw new KofnError(
-        'RESOURCE_EXHAUSTED',
-        `${this.#inFlight} requests are under way on this cluster already; wait for one to end, or raise maxInFlight`,
-      );
-    }
-    this.#inFlight++;
-    return { [Symbol.dispose]: () => void this.#inFlight-- };
+    return this.#admission.admit();
   }
 
   /**
@@ -197,11 +201,29 @@ export class Cluster implements AsyncDisposable {
   }
 
   /**
-   * Ends every connection and the engine. Requests that run end with CANCELLED. Models' shards stay claimed on the workers
-   * until their leases end, so that the next program need not send them; `model.close()` gives them up.
+   * What a program does on SIGTERM: refuses new requests and deployments (UNAVAILABLE), waits until the requests under way have
+   * ended, `graceMs` at most (default 20,000), and closes. Throws INVALID_ARGUMENT.
    */
-  async close(): Promise<void> {
-    if (this.#closed) return;
+  async drain({ graceMs = GRACE_MS }: { graceMs?: number } = {}): Promise<void> {
+    requireRange('graceMs', graceMs, 0, 2 ** 31 - 1);
+    using grace = openScope(this.clock, { deadlineMs: graceMs, what: 'drain of the cluster' });
+    await abortable(this.#admission.drain(), grace.signal).catch(() => undefined); // what is left ends with the cluster
+    await this.close();
+  }
+
+  /**
+   * Ends every connection and the engine. Requests that run end with CANCELLED; `drain` lets them end. Models' shards stay claimed on
+   * the workers until their leases end, so that the next program need not send them; `model.close()` gives them up.
+   */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
     this.#closed = true;
     this.#renewal.cancel();
     for (const model of [...this.#models]) await model.release();
@@ -209,10 +231,6 @@ export class Cluster implements AsyncDisposable {
     await this.engine[Symbol.asyncDispose]();
     const planning = await this.#planning?.catch(() => undefined);
     await planning?.[Symbol.asyncDispose]();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 
   #renewLater(): Timer {

@@ -86,7 +86,7 @@ export class CodedModel implements AsyncDisposable {
    * Runs the model on `inputs` (by name, shapes as in `this.inputs`; never changed). An input that the model gives a value of
    * its own (an initializer listed as an input) may be given too: then the request runs on the master. Throws
    * INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), RESOURCE_EXHAUSTED (more requests at once than
-   * `maxInFlight`), DEADLINE_EXCEEDED, CANCELLED, NOT_ENOUGH_WORKERS (never with `onLoss: 'local'`), ENGINE.
+   * `maxInFlight`), UNAVAILABLE (the cluster drains), DEADLINE_EXCEEDED, CANCELLED, NOT_ENOUGH_WORKERS (never with `onLoss: 'local'`), ENGINE.
    */
   async run(inputs: Tensors, options: RunOptions = {}): Promise<RunResult> {
     const { deadlineMs = DEFAULT_DEADLINE_MS, signal } = options;

@@ -31,7 +31,7 @@ import pSome from 'p-some';
 import { GroupOutputs, type DeployedLayer } from './group-outputs.js';
 import { Hedging, type Hedge } from './hedge.js';
 import { lacksRoom, room } from './room.js';
-import { substitute, type LocalBlocks, type Resends } from './recover.js';
+import { returned, substitute, type LocalBlocks, type Resends } from './recover.js';
 import { rejectedOf, type Arrival, type Erasure, type LayerReport } from './report.js';
 import { localSpans, spansOf, type CallTimes } from './spans.js';
 import type { BlockPace } from './speeds.js';
@@ -288,6 +288,7 @@ class GroupCall {
   /** Fewer than k workers are left: the policy decides. Returns the blocks computed here. */
   async #recover(signal: Signal): Promise<number[]> {
     this.#acceptHeld();
+    if (await this.#askAgain(signal)) return [];
     switch (this.#context.onLoss) {
       case 'local':
         return this.#computeHere();
@@ -297,6 +298,14 @@ class GroupCall {
       case 'fail':
         throw this.#notEnough();
     }
+  }
+
+  /** Asks those again that could not be reached and are back, as when workers are restarted one by one; whether that is enough. */
+  async #askAgain(signal: Signal): Promise<boolean> {
+    const back = returned(this.#erasures, this.#context.connections);
+    for (const { block, worker } of back) this.#await(block, this.#callWorker(block, worker, signal));
+    while (back.length > 0 && !this.#outputs.complete && this.#lacking().length === 0) await this.#news(signal);
+    return this.#outputs.complete;
   }
 
   /** Asks other workers for what its own cannot bring any more, while the others still may, until the outputs are complete. */

@@ -90,6 +90,11 @@ export class Resends implements AsyncDisposable {
   }
 }
 
+/** Of `failed` those whose worker could not take the call, and takes calls now. */
+export function returned(failed: readonly Erasure[], connections: readonly Connection[]): Erasure[] {
+  return failed.filter(({ worker, code }) => code === 'UNAVAILABLE' && connections[worker]!.takesCalls);
+}
+
 /**
  * The worker to ask for shard `name` instead of those that `failed` to bring it; none when nobody is left. One that holds it
  * comes first, then the one that has the least of the layer for its speed, `load`, as a spare has. A worker that failed once
