@@ -4,6 +4,8 @@ import {
   abortable,
   abortReason,
   allFinite,
+  atOnce,
+  inTurns,
   isFiniteTensor,
   isKofnError,
   KofnError,
@@ -14,6 +16,8 @@ import {
   tensor,
   tensorBytes,
   tensorFromBytes,
+  type Clock,
+  type Parts,
 } from '../src/index.js';
 
 const code = (expected: string) => (error: unknown) => isKofnError(error) && error.code === expected;
@@ -86,6 +90,53 @@ describe('abort', () => {
     using child = openScope(systemClock, { parent: parent.signal });
     parent.abort();
     await assert.rejects(sleep(systemClock, 60_000, child.signal), code('CANCELLED'));
+  });
+});
+
+describe('parts', () => {
+  /** Five parts of 1.5 ms each, on a clock that only they and rests move. */
+  function workday(fail?: Error) {
+    let now = 0;
+    const log: string[] = [];
+    const clock: Clock = {
+      now: () => now,
+      setTimer(fire, delayMs) {
+        log.push(`rest ${delayMs}`);
+        now += delayMs;
+        const handle = setImmediate(fire);
+        return { cancel: () => clearImmediate(handle) };
+      },
+    };
+    function* work(): Parts<string> {
+      for (let part = 0; part < 5; part++) {
+        now += 1.5;
+        log.push(`part ${part}`);
+        yield;
+      }
+      if (fail !== undefined) throw fail;
+      return 'done';
+    }
+    return { clock, log, work };
+  }
+
+  it('are done at once, or in turns with as much rest', async () => {
+    const { clock, log, work } = workday();
+    assert.equal(atOnce(work()), 'done');
+    assert.deepEqual(log.splice(0), ['part 0', 'part 1', 'part 2', 'part 3', 'part 4']);
+    assert.equal(await inTurns(clock, work()), 'done');
+    assert.deepEqual(log, ['part 0', 'part 1', 'rest 3', 'part 2', 'part 3', 'rest 3', 'part 4']);
+  });
+
+  it('end with what they throw, and in a rest with the signal', async () => {
+    const broken = workday(new KofnError('DATA_LOSS', 'broken'));
+    assert.throws(() => atOnce(broken.work()), code('DATA_LOSS'));
+    await assert.rejects(inTurns(broken.clock, broken.work()), code('DATA_LOSS'));
+    const { clock, log, work } = workday();
+    using scope = openScope(systemClock);
+    const working = inTurns(clock, work(), scope.signal);
+    scope.abort(new KofnError('CANCELLED', 'enough'));
+    await assert.rejects(working, code('CANCELLED'));
+    assert.deepEqual(log, ['part 0', 'part 1', 'rest 3']);
   });
 });
 

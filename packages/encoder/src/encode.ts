@@ -7,7 +7,7 @@
  * 2. Scales are powers of two, so scaling and unscaling are exact.
  * 3. `block` is a function of the layer and the code alone: the same bytes on every machine, any time it is called.
  */
-import { KofnError } from '@kofn/core';
+import { atOnce, KofnError, PART_VALUES, type Parts } from '@kofn/core';
 import type { Code } from './code.js';
 import { blockRange, partition, type Partition } from './partition.js';
 
@@ -33,12 +33,13 @@ export interface EncodedBlock {
 export interface LayerEncoding {
   readonly code: Code;
   readonly partition: Partition;
-  /** One power of two a unit: scale · ‖(weights, bias)‖ is in [1/√2, √2]; 1 for a zero row. */
+  /** One power of two a unit: scale · ‖(weights, bias)‖ is in [1/√2, √2]; 1 for a zero row. Made when they are first needed. */
   readonly scales: Float64Array;
   /**
    * Coded block `index` (0 to n - 1), made anew; a data block may be a view of the layer's weights. Throws INVALID_ARGUMENT.
    */
   block(index: number): EncodedBlock;
+  blockInParts(index: number): Parts<EncodedBlock>;
 }
 
 /** Throws INVALID_ARGUMENT (too few units for k blocks) or SHAPE_MISMATCH (weights or bias of another size). */
@@ -51,32 +52,55 @@ export function encodeLayer(layer: LinearMap, code: Code): LayerEncoding {
   if (bias !== undefined && bias.length !== units) {
     throw new KofnError('SHAPE_MISMATCH', `bias: ${units} values expected, got ${bias.length}`);
   }
-  const scales = rowScales(layer);
+  let scales: Float64Array | undefined;
+  function* scalesInParts(): Parts<Float64Array> {
+    return (scales ??= yield* rowScales(layer));
+  }
+  function* blockInParts(index: number): Parts<EncodedBlock> {
+    if (!Number.isInteger(index) || index < 0 || index >= code.n) {
+      throw new KofnError('INVALID_ARGUMENT', `block: must be 0 to ${code.n - 1}, got ${index}`);
+    }
+    if (index < code.k) return dataBlock(layer, parts, index);
+    return yield* parityBlock(layer, parts, yield* scalesInParts(), code, index);
+  }
   return {
     code,
     partition: parts,
-    scales,
-    block(index) {
-      if (!Number.isInteger(index) || index < 0 || index >= code.n) {
-        throw new KofnError('INVALID_ARGUMENT', `block: must be 0 to ${code.n - 1}, got ${index}`);
-      }
-      return index < code.k ? dataBlock(layer, parts, index) : parityBlock(layer, parts, scales, code, index);
+    get scales() {
+      return atOnce(scalesInParts());
     },
+    block: index => atOnce(blockInParts(index)),
+    blockInParts,
   };
 }
 
 /** Exponents beyond these would leave float32's range when a row is scaled. */
 const MAX_EXPONENT = 126;
 
-function rowScales({ units, fanIn, weights, bias }: LinearMap): Float64Array {
+/** Units of a part, each of `values` values. */
+function unitsOfPart(values: number): number {
+  return Math.max(1, Math.floor(PART_VALUES / values));
+}
+
+function* rowScales(layer: LinearMap): Parts<Float64Array> {
+  const { units, fanIn } = layer;
   const scales = new Float64Array(units);
-  for (let unit = 0; unit < units; unit++) {
+  const step = unitsOfPart(fanIn);
+  for (let unit = 0; unit < units; unit += step) {
+    scaleRows(layer, scales, unit, Math.min(units, unit + step));
+    yield;
+  }
+  return scales;
+}
+
+/** Of the units from `first` to `end`. */
+function scaleRows({ fanIn, weights, bias }: LinearMap, scales: Float64Array, first: number, end: number): void {
+  for (let unit = first; unit < end; unit++) {
     let squares = bias === undefined ? 0 : bias[unit]! * bias[unit]!;
-    for (let i = unit * fanIn, end = i + fanIn; i < end; i++) squares += weights[i]! * weights[i]!;
+    for (let i = unit * fanIn, last = i + fanIn; i < last; i++) squares += weights[i]! * weights[i]!;
     const exponent = squares === 0 ? 0 : -Math.round(Math.log2(squares) / 2);
     scales[unit] = 2 ** Math.max(-MAX_EXPONENT, Math.min(MAX_EXPONENT, exponent));
   }
-  return scales;
 }
 
 function dataBlock({ fanIn, weights, bias }: LinearMap, parts: Partition, block: number): EncodedBlock {
@@ -97,15 +121,16 @@ function dataBlock({ fanIn, weights, bias }: LinearMap, parts: Partition, block:
   return outBias === undefined ? { weights: out } : { weights: out, bias: outBias };
 }
 
-function parityBlock(
+function* parityBlock(
   { fanIn, weights, bias }: LinearMap,
   parts: Partition,
   scales: Float64Array,
   code: Code,
   block: number,
-): EncodedBlock {
+): Parts<EncodedBlock> {
   const { groups, unitsPerGroup, blockUnits, subBlocks } = parts;
   const partUnits = blockUnits / subBlocks;
+  const step = unitsOfPart(fanIn * code.k * subBlocks);
   const out = new Float32Array(groups * blockUnits * fanIn);
   const outBias = bias && new Float32Array(groups * blockUnits);
   const sum = new Float64Array(fanIn);
@@ -123,6 +148,7 @@ function parityBlock(
         factors.push(coefficient * scales[source]!);
       }
       const target = group * blockUnits + unit;
+      if (target % step === step - 1) yield;
       combineRows(weights, fanIn, rows, factors, sum, out.subarray(target * fanIn, (target + 1) * fanIn));
       if (outBias !== undefined) outBias[target] = rows.reduce((total, at, i) => total + factors[i]! * bias![at]!, 0);
     }

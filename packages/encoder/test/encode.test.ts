@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { isKofnError, type ErrorCode } from '@kofn/core';
+import { isKofnError, PART_VALUES, type ErrorCode } from '@kofn/core';
 import { describe, it } from 'mocha';
 import { blockRange, createCode, encodeLayer, partition, verifyBlock } from '../src/index.js';
 
@@ -24,6 +24,20 @@ describe('encode', () => {
     for (let block = 0; block < 4; block++) {
       assert.deepEqual(encoding.block(block), encoding.block(block));
       assert.equal(encoding.block(block).bias, undefined);
+    }
+  });
+
+  it('makes a parity block in parts of bounded size', () => {
+    const fanIn = 1024;
+    const units = (4 * PART_VALUES) / fanIn;
+    const weights = Float32Array.from({ length: units * fanIn }, (_, i) => Math.sin(i));
+    for (const code of [createCode('sum', { k: 4, r: 1 }), createCode('rotation', { k: 4, r: 2 })]) {
+      const work = encodeLayer({ units, fanIn, groups: 1, weights }, code).blockInParts(4);
+      let parts = 0;
+      let step = work.next();
+      for (; step.done !== true; step = work.next()) parts++;
+      assert.ok(parts >= 2 * 4, `${parts}`); // each weight is read for the scales, and for the block
+      assert.deepEqual(step.value, encodeLayer({ units, fanIn, groups: 1, weights }, code).block(4));
     }
   });
 

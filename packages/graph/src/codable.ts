@@ -2,10 +2,10 @@
  * Which nodes are linear layers that can be coded by their weights, and why the others are not: Conv, Gemm and MatMul
  * whose weights are constant float32, or float16 cast to it.
  */
-import { elementCount, fromHalf, type Tensor } from '@kofn/core';
+import { atOnce, elementCount, fromHalf, type Parts, type Tensor } from '@kofn/core';
 import { neededNodes, type GraphNode, type OnnxModel } from './graph.js';
-import { transposed, type ConvAttributes, type LinearLayer } from './linear-layer.js';
-import { constantValue, isFiniteConstant } from './onnx.js';
+import { transposedInParts, type ConvAttributes, type LinearLayer } from './linear-layer.js';
+import { constantInParts, isFiniteConstant } from './onnx.js';
 import { isLinear } from './original-names.js';
 import { isPerUnit } from './plain-form.js';
 import {
@@ -41,6 +41,7 @@ export interface Codable extends Linear {
   readonly weightBytes: number;
   /** Reads weights and bias; nothing keeps them. Throws as reading external data does. */
   layer(): LinearLayer;
+  layerInParts(): Parts<LinearLayer>;
 }
 
 export interface NotCodable extends Linear {
@@ -76,7 +77,7 @@ function reportsOf(model: OnnxModel): CodableReport[] {
   });
 }
 
-type Found = Omit<Codable, 'node' | 'operator' | 'codable' | 'output'>;
+type Found = Omit<Codable, 'node' | 'operator' | 'codable' | 'output' | 'layer'>;
 
 function notCodable({ name, op }: GraphNode, reason: string): NotCodable {
   return { node: name, operator: op, codable: false, reason };
@@ -84,7 +85,8 @@ function notCodable({ name, op }: GraphNode, reason: string): NotCodable {
 
 function withReason(node: GraphNode, operator: LinearLayer['operator'], found: Found | string): CodableReport {
   if (typeof found === 'string') return notCodable(node, found);
-  return { node: node.name, operator, codable: true, ...found, output: node.outputs[0]! };
+  const layer = () => atOnce(found.layerInParts());
+  return { node: node.name, operator, codable: true, ...found, layer, output: node.outputs[0]! };
 }
 
 function conv(model: OnnxModel, node: GraphNode): Found | string {
@@ -116,15 +118,17 @@ function conv(model: OnnxModel, node: GraphNode): Found | string {
     ...sizes(units, fanIn, groups, bias !== undefined),
     dataInput,
     inputForm: 'image',
-    layer: () => ({
-      name: node.name,
-      operator: 'Conv',
-      units,
-      fanIn,
-      weights: weights.read(),
-      bias: bias?.read(),
-      conv: attributes,
-    }),
+    *layerInParts() {
+      return {
+        name: node.name,
+        operator: 'Conv',
+        units,
+        fanIn,
+        weights: yield* weights.read(),
+        bias: bias && (yield* bias.read()),
+        conv: attributes,
+      };
+    },
   };
 }
 
@@ -149,15 +153,15 @@ function gemm(model: OnnxModel, node: GraphNode): Found | string {
     ...sizes(units, fanIn, 1, addend !== undefined),
     dataInput,
     inputForm: columnsIn ? 'columns' : 'rows',
-    layer: () => {
-      const values = weights.read();
-      const bias = addend?.read();
+    *layerInParts() {
+      const values = yield* weights.read();
+      const bias = addend && (yield* addend.read());
       return {
         name: node.name,
         operator: 'Gemm',
         units,
         fanIn,
-        weights: scaled(transB ? values : transposed(values, fanIn, units), alpha),
+        weights: scaled(transB ? values : yield* transposedInParts(values, fanIn, units), alpha),
         bias: bias && scaled(bias.length === 1 ? new Float32Array(units).fill(bias[0]!) : bias, beta),
         ...(columnsIn ? { columnsIn } : {}),
       };
@@ -177,20 +181,23 @@ function matMul(model: OnnxModel, node: GraphNode): Found | string {
     ...sizes(units, fanIn, 1, false),
     dataInput: isLeft ? right : left,
     inputForm: isLeft ? 'columns' : 'rows',
-    layer: () => ({
-      name: node.name,
-      operator: 'MatMul',
-      units,
-      fanIn,
-      weights: isLeft ? weights.read() : transposed(weights.read(), fanIn, units),
-      ...(isLeft ? { columnsIn: true, columnsOut: true } : {}),
-    }),
+    *layerInParts() {
+      const values = yield* weights.read();
+      return {
+        name: node.name,
+        operator: 'MatMul',
+        units,
+        fanIn,
+        weights: isLeft ? values : yield* transposedInParts(values, fanIn, units),
+        ...(isLeft ? { columnsIn: true, columnsOut: true } : {}),
+      };
+    },
   };
 }
 
 interface Weights {
   readonly shape: readonly number[];
-  read(): Float32Array;
+  read(): Parts<Float32Array>;
 }
 
 /** Constant, finite float32 weights, or why they are not. float16 weights that the model casts are such weights. */
@@ -200,10 +207,10 @@ function constantWeights(model: OnnxModel, name: string): Weights | string {
   const dtype = dtypeOf(constant.dataType);
   const isCast = constant !== model.constants.get(name);
   if (dtype !== (isCast ? 'float16' : 'float32')) return `"${name}" is ${dtype ?? 'of an unknown type'}, not float32`;
-  const read = () => {
-    const { data } = constantValue(model, constant) as Tensor & { data: Float32Array | Uint16Array };
+  function* read(): Parts<Float32Array> {
+    const { data } = (yield* constantInParts(model, constant!)) as Tensor & { data: Float32Array | Uint16Array };
     return isCast ? Float32Array.from(data, fromHalf) : (data as Float32Array);
-  };
+  }
   if (!isFiniteConstant(model, constant)) return `"${name}" has NaN or infinity`;
   return { shape: shapeOf(constant), read };
 }

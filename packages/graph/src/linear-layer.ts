@@ -2,7 +2,17 @@
  * A linear layer as the encoder and the shard models see it: output = weights · input + bias, whatever ONNX node or
  * user object it came from. All shape arithmetic of coded layers is in this file.
  */
-import { elementCount, float32, formatShape, KofnError, type Float32Tensor, type Shape, type Tensor } from '@kofn/core';
+import {
+  elementCount,
+  float32,
+  formatShape,
+  KofnError,
+  PART_VALUES,
+  type Float32Tensor,
+  type Parts,
+  type Shape,
+  type Tensor,
+} from '@kofn/core';
 
 /** Attributes of a convolution, ONNX's Conv semantics; arrays have one entry a spatial dimension (d of them). */
 export interface ConvAttributes {
@@ -97,11 +107,32 @@ export function transposed(values: Float32Array, rows: number, columns: number):
   const size = rows * columns;
   const result = new Float32Array(values.length);
   for (let start = 0; start < values.length; start += size) {
-    for (let row = 0, from = start; row < rows; row++) {
-      for (let to = start + row, column = 0; column < columns; column++, to += rows) result[to] = values[from++]!;
-    }
+    const [matrix, turned] = [values, result].map(all => all.subarray(start, start + size));
+    turnRows(matrix!, turned!, { rows, columns, first: 0, end: rows });
   }
   return result;
+}
+
+/** One matrix of `rows` × `columns`, transposed. */
+export function* transposedInParts(values: Float32Array, rows: number, columns: number): Parts<Float32Array> {
+  const result = new Float32Array(values.length);
+  const step = Math.max(1, Math.floor(PART_VALUES / columns));
+  for (let first = 0; first < rows; first += step) {
+    turnRows(values, result, { rows, columns, first, end: Math.min(rows, first + step) });
+    yield;
+  }
+  return result;
+}
+
+/** Writes the rows of `matrix` from `first` to `end` to `turned`, as columns. */
+function turnRows(
+  matrix: Float32Array,
+  turned: Float32Array,
+  { rows, columns, first, end }: { rows: number; columns: number; first: number; end: number },
+): void {
+  for (let row = first, from = first * columns; row < end; row++) {
+    for (let to = row, column = 0; column < columns; column++, to += rows) turned[to] = matrix[from++]!;
+  }
 }
 
 /** Multiply-accumulates of one run that gives an output of shape `output`. */

@@ -14,8 +14,10 @@ import {
   elementCount,
   isFiniteTensor,
   KofnError,
+  PART_VALUES,
   tensor,
   tensorFromBytes,
+  type Parts,
   type Tensor,
 } from '@kofn/core';
 import { checkConstant } from './check-constant.js';
@@ -112,6 +114,22 @@ export function constantValue(model: OnnxModel, constant: TensorProto): Tensor {
       return zeros;
     }
   }
+}
+
+/** As {@link constantValue}, in parts where it is external data. */
+export function* constantInParts(model: OnnxModel, constant: TensorProto): Parts<Tensor> {
+  const dtype = dtypeOf(constant.dataType);
+  const range = externalRange(constant);
+  if (range === undefined || dtype === undefined) return constantValue(model, constant);
+  const shape = shapeOf(constant);
+  const bytes = new Uint8Array(elementCount(shape) * elementBytes(dtype));
+  const step = PART_VALUES * elementBytes(dtype);
+  for (let at = 0; at < bytes.byteLength; at += step) {
+    const part = Math.min(step, bytes.byteLength - at);
+    bytes.set(model.readExternal(range.location, range.offset + at, part), at);
+    yield;
+  }
+  return tensorFromBytes(dtype, shape, bytes);
 }
 
 /**

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { isKofnError } from '@kofn/core';
+import { float32, isKofnError, PART_VALUES } from '@kofn/core';
 import fc from 'fast-check';
 import { after, describe, it } from 'mocha';
 import { constantValue, findCodable, loadModel, type Codable, type OnnxModel } from '../src/index.js';
@@ -31,6 +31,36 @@ describe('loadModel', () => {
     );
     const fc = findCodable(loaded).find(report => report.node === 'fc') as Codable;
     assert.deepEqual(fc.layer().weights, ramp(600));
+  });
+
+  it('reads and turns the weights of a layer in parts', async () => {
+    const [rows, columns] = [1024, (4 * PART_VALUES) / 1024];
+    const values = ramp(rows * columns);
+    const files = writeModel({
+      nodes: [node('MatMul', 'm', ['x', 'w'], ['y'])],
+      inputs: [io('x', 'N', rows)],
+      outputs: [io('y', 'N', columns)],
+      constants: [{ name: 'w', value: float32([rows, columns], values) }],
+    });
+    const [report] = findCodable(await loadModel(files)) as [Codable];
+    const work = report.layerInParts();
+    let parts = 0;
+    let step = work.next();
+    for (; step.done !== true; step = work.next()) parts++;
+    assert.equal(parts, 4 + 4);
+    const { weights } = step.value;
+    const at = (unit: number, input: number) => [weights[unit * rows + input], values[input * columns + unit]];
+    for (const [unit, input] of [
+      [0, 0],
+      [columns - 1, 0],
+      [0, rows - 1],
+      [columns - 1, rows - 1],
+      [300, 700],
+    ] as const) {
+      // prettier-ignore
+      const [actual, expected] = at(unit, input);
+      assert.equal(actual, expected);
+    }
   });
 
   it('reads a model of more than 2 GB piece by piece', async () => {

@@ -33,7 +33,7 @@ import {
   type VerifyChoice,
 } from './options.js';
 import { ASSUMED_SPEEDS, fileOrder, measuredMsPerMac, type Plan } from './plan.js';
-import { encoded, placeLayers, Puts, shardFiles, type PlaceOptions } from './placement.js';
+import { encoded, placeLayers, Puts, shardMaker, type PlaceOptions } from './placement.js';
 import { planLayers, type Planning } from './planner.js';
 import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
 import { LocalBlocks, Resends } from './recover.js';
@@ -329,21 +329,24 @@ async function openSteps(
       }
       const places = workers.map(worker => holders[worker]!);
       const { shard, at } = await placeSegment(step, { ...context, places }, placing(step.name));
-      const resends = new Resends(clock, owner, () => ({ name: shard, ...modelFiles(step.image()) }));
+      const resends = new Resends(clock, owner, () => Promise.resolve({ name: shard, ...modelFiles(step.image()) }));
       const expected = expectedOf(model, outputs, types);
       const about = { name: step.name, shard, workers: at, resends, outputs: expected, openHere };
       steps.push({ kind: 'replicated', inputs, outputs, segment: new ReplicatedSegment(about) });
       continue;
     }
     const members = [...step.layers].sort((a, b) => order.get(a.node)! - order.get(b.node)!);
-    const encode = () => members.map(({ node }) => encoded(reports.get(node)!.layer(), code));
+    const codables = members.map(({ node }) => reports.get(node)!);
+    const encode = () => codables.map(codable => encoded(codable.layer(), code));
     const options = placing(members.map(({ node }) => node).join(', '));
     const localMsPerMac = measuredMsPerMac(plan, members);
     const placed = await placeLayers(encode(), code, context, { ...options, hedge, localMsPerMac });
     layerNumber += members.length;
-    const files = (block: number) => shardFiles(encode(), block);
+    const files = shardMaker(clock, codables, code);
     const local = new LocalBlocks(engine, engineThreads, files);
-    const resends = new Resends(clock, owner, block => ({ name: placed.shards[block]!.name, ...files(block) }));
+    const resends = new Resends(clock, owner, async (block, signal) => {
+      return { name: placed.shards[block]!.name, ...(await files(block, signal)) };
+    });
     const outputs = members.map(({ output }) => output);
     const fingerprints = verify === 'fingerprint' ? fingerprintsOf(encode()) : undefined;
     steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, fingerprints, local, resends } });

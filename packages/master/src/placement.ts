@@ -4,9 +4,9 @@
  * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES. With a hedge each data block goes to the next worker,
  * too; a parity block does not, for only data blocks are asked of a second worker.
  */
-import { KofnError, openScope, type Clock, type Scope, type Signal } from '@kofn/core';
+import { atOnce, inTurns, KofnError, openScope, type Clock, type Parts, type Scope, type Signal } from '@kofn/core';
 import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
-import { groupsOf, shardModel, type LinearLayer } from '@kofn/graph';
+import { groupsOf, shardModel, type Codable, type LinearLayer, type ShardPart } from '@kofn/graph';
 import { fitsBlock, shardName, type Owner, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DeployedGroup, PlacedShard } from './dispatch.js';
@@ -30,17 +30,31 @@ export function encoded(layer: LinearLayer, { code, k, r }: ResolvedCode): Encod
   return { layer, encoding: encodeLayer(map, createCode(code, { k, r })) };
 }
 
+/** A shard without its name. */
+type BlockFiles = Omit<ShardFiles, 'name'>;
+
 /** The shard model of block `block` of layers that share an input, and what it is to them. */
-export function shardFiles(layers: readonly EncodedLayer[], block: number): Omit<ShardFiles, 'name'> {
-  const files = shardModel(
-    layers.map(({ layer, encoding }) => {
-      const { groups, blockUnits } = encoding.partition;
-      return { layer, ...encoding.block(block), units: groups * blockUnits };
-    }),
-  );
+function* shardFiles(layers: readonly EncodedLayer[], block: number): Parts<BlockFiles> {
+  const parts: ShardPart[] = [];
+  for (const { layer, encoding } of layers) {
+    const { groups, blockUnits } = encoding.partition;
+    parts.push({ layer, ...(yield* encoding.blockInParts(block)), units: groups * blockUnits });
+  }
+  const files = shardModel(parts);
   const { name: code, k, r } = layers[0]!.encoding.code;
   const names = layers.map(({ layer }) => layer.name);
   return fitsBlock(names) ? { ...files, block: { layers: names, code, k, r, block } } : files;
+}
+
+/** Makes the shard models of `layers` once more from the model, in turns with whatever else the master has to do. */
+export function shardMaker(clock: Clock, layers: readonly Codable[], code: ResolvedCode) {
+  return (block: number, signal?: Signal) => inTurns(clock, shardAnew(layers, code, block), signal);
+}
+
+function* shardAnew(layers: readonly Codable[], code: ResolvedCode, block: number): Parts<BlockFiles> {
+  const read: EncodedLayer[] = [];
+  for (const layer of layers) read.push(encoded(yield* layer.layerInParts(), code));
+  return yield* shardFiles(read, block);
 }
 
 export interface PlaceOptions {
@@ -70,7 +84,7 @@ export async function placeLayers(
   using puts = new Puts(options);
   const homes = new Homes(context, n);
   const shards = await inLanes(n, lanesFor(layers), async (block): Promise<PlacedShard> => {
-    const files = shardFiles(layers, block);
+    const files = atOnce(shardFiles(layers, block));
     const shard = { name: shardName(files.model, files.weights), ...files };
     const own = homes.own(block, shard.name);
     const other = hedge === undefined || block >= k ? undefined : homes.other(block, shard.name);

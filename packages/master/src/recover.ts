@@ -6,7 +6,7 @@
  * 1. What a recovery opens or sends once is there for the next: only the first request after a loss pays.
  * 2. A block is opened here once and sent to a worker once, however many requests need it.
  */
-import { KofnError, openScope, type Clock, type Scope, type Tensor, type Tensors } from '@kofn/core';
+import { KofnError, openScope, type Clock, type Scope, type Signal, type Tensor, type Tensors } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
 import { imageOfFiles, type ModelFiles } from '@kofn/graph';
 import type { Owner, ShardFiles } from '@kofn/wire';
@@ -17,11 +17,11 @@ import type { Erasure } from './report.js';
 export class LocalBlocks implements AsyncDisposable {
   readonly #engine: Engine;
   readonly #threads: number;
-  readonly #shard: (block: number) => ModelFiles;
+  readonly #shard: (block: number) => Promise<ModelFiles>;
   readonly #sessions = new Map<number, Promise<Session>>();
 
   /** `shard(block)` makes the shard model of data block `block` anew. */
-  constructor(engine: Engine, threads: number, shard: (block: number) => ModelFiles) {
+  constructor(engine: Engine, threads: number, shard: (block: number) => Promise<ModelFiles>) {
     this.#engine = engine;
     this.#threads = threads;
     this.#shard = shard;
@@ -31,7 +31,7 @@ export class LocalBlocks implements AsyncDisposable {
   async run(block: number, x: Tensor): Promise<Tensors> {
     let opening = this.#sessions.get(block);
     if (opening === undefined) {
-      opening = openLocally(this.#engine, imageOfFiles(this.#shard(block)), this.#threads);
+      opening = this.#shard(block).then(files => openLocally(this.#engine, imageOfFiles(files), this.#threads));
       this.#sessions.set(block, opening);
       opening.catch(() => this.#sessions.delete(block));
     }
@@ -48,7 +48,7 @@ export class LocalBlocks implements AsyncDisposable {
 /** Shards on their way to workers that compute them in place of others. */
 export class Resends implements AsyncDisposable {
   readonly #owner: Owner;
-  readonly #shard: (block: number) => ShardFiles;
+  readonly #shard: (block: number, signal: Signal) => Promise<ShardFiles>;
   readonly #life: Scope;
   /** Workers that have been given a shard, to help out or for good (heal.ts). */
   readonly given = new Set<Connection>();
@@ -56,7 +56,7 @@ export class Resends implements AsyncDisposable {
   readonly #puts = new Map<string, Promise<void>>();
 
   /** `shard(block)` makes block `block`'s shard anew. */
-  constructor(clock: Clock, owner: Owner, shard: (block: number) => ShardFiles) {
+  constructor(clock: Clock, owner: Owner, shard: (block: number, signal: Signal) => Promise<ShardFiles>) {
     this.#owner = owner;
     this.#shard = shard;
     this.#life = openScope(clock);
@@ -82,7 +82,7 @@ export class Resends implements AsyncDisposable {
 
   async #put(connection: Connection, block: number): Promise<void> {
     const { signal } = this.#life;
-    const shard = this.#shard(block);
+    const shard = await this.#shard(block, signal);
     const bytes = shard.model.byteLength + shard.weights.byteLength;
     this.given.add(connection); // before the outcome is known: what it may hold is claimed and given up with the rest
     await connection.ask(client => client.put(shard, { signal, owner: this.#owner }), { signal, bytes });

@@ -1,0 +1,33 @@
+/**
+ * Long computations in parts: generators that yield wherever somebody else may have the thread. Who is in nobody's way runs one `atOnce`;
+ * who shares the event loop with requests runs it `inTurns` with them.
+ */
+import type { Signal } from './abort.js';
+import { sleep, type Clock } from './clock.js';
+
+export type Parts<T> = Generator<void, T, void>;
+
+/** Values that a part reads, moves or adds up: less than a millisecond on a machine of today, a few on a small board. */
+export const PART_VALUES = 2 ** 18;
+
+/** Work without a rest; a request waits for no more than that, and a part. */
+const TURN_MS = 2;
+
+/** Throws what the work throws. */
+export function atOnce<T>(work: Parts<T>): T {
+  for (;;) {
+    const step = work.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+/** Works for TURN_MS, or one part, and rests as long, until all is done. Throws what the work throws, or the signal's reason. */
+export async function inTurns<T>(clock: Clock, work: Parts<T>, signal?: Signal): Promise<T> {
+  for (;;) {
+    const start = clock.now();
+    let step = work.next();
+    while (step.done !== true && clock.now() - start < TURN_MS) step = work.next();
+    if (step.done === true) return step.value;
+    await sleep(clock, clock.now() - start, signal);
+  }
+}
