@@ -1,5 +1,5 @@
 /**
- * Six workers, each a process with a data directory of its own behind a link of its own, and what can be done to them.
+ * Workers, each a process with a data directory of its own behind a link of its own, and what can be done to them.
  *
  * Invariants
  * 1. Only workers that `startLocalWorkers` started are signalled; all processes end with the fleet.
@@ -23,15 +23,13 @@ export const PARITY = 1;
 export class Fleet implements AsyncDisposable {
   readonly #folder: string;
   readonly #workers: LocalWorkers[];
-  readonly #starts = new Array<number>(WORKERS).fill(1);
-  readonly #disks = new Array<number>(WORKERS).fill(0);
+  readonly #starts: number[];
+  readonly #disks: number[];
   readonly #links: Links;
 
-  static async start(): Promise<Fleet> {
+  static async start(count = WORKERS): Promise<Fleet> {
     const folder = mkdtempSync(path.join(tmpdir(), 'kofn-chaos-'));
-    const starts = await Promise.allSettled(
-      Array.from({ length: WORKERS }, (_, worker) => startOne(folder, worker, 0)),
-    );
+    const starts = await Promise.allSettled(Array.from({ length: count }, (_, worker) => startOne(folder, worker, 0)));
     const workers = starts.flatMap(start => (start.status === 'fulfilled' ? [start.value] : []));
     try {
       for (const start of starts) if (start.status === 'rejected') throw KofnError.from(start.reason);
@@ -46,6 +44,8 @@ export class Fleet implements AsyncDisposable {
   private constructor(folder: string, workers: LocalWorkers[], links: Links) {
     this.#folder = folder;
     this.#workers = workers;
+    this.#starts = workers.map(() => 1);
+    this.#disks = workers.map(() => 0);
     this.#links = links;
   }
 
@@ -91,6 +91,20 @@ export class Fleet implements AsyncDisposable {
       default:
         return this.#links.set(worker, { kind: 'forward' });
     }
+  }
+
+  kill(worker: number): Promise<void> {
+    return this.#workers[worker]!.kill(0);
+  }
+
+  /** Tells it to finish; resolves with its exit code once it has. */
+  stop(worker: number): Promise<number | null> {
+    return this.#workers[worker]!.stop(0);
+  }
+
+  /** After `kill` or `stop`. */
+  startAgain(worker: number): Promise<void> {
+    return this.#begin(worker);
   }
 
   /** Another process, on an empty disk or the same, which takes all or no more than so many bytes; the last is killed. */

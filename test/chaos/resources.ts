@@ -26,7 +26,7 @@ const ALLOWED: Readonly<Record<Figure, (second: number) => number>> = {
 const MIN_SAMPLES = 16;
 const CLOSING_MS = 5_000;
 
-type Values = Partial<Record<Figure, number>>;
+export type Values = Readonly<Partial<Record<Figure, number>>>;
 
 export class Resources {
   readonly #samples = new Map<string, Values[]>();
@@ -95,7 +95,8 @@ export async function leftSince(before: Counts, now: () => Counts): Promise<stri
   }
 }
 
-function valuesOf(pid: number): Values | undefined {
+/** Undefined when the process has gone. */
+export function valuesOf(pid: number): Values | undefined {
   try {
     const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'latin1')) ?? [];
     const targets = readdirSync(`/proc/${pid}/fd`).map(fd => linkOf(`/proc/${pid}/fd/${fd}`));

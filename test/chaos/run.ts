@@ -136,7 +136,7 @@ async function disturbed(
   };
 }
 
-async function expectedOutputs({ modelPath, inputs }: DemoData): Promise<Tensors[]> {
+export async function expectedOutputs({ modelPath, inputs }: DemoData): Promise<Tensors[]> {
   await using reference = await Reference.open(modelPath);
   const outputs: Tensors[] = [];
   for (let picture = 0; picture < PICTURES; picture++) outputs.push(await reference.run(inputs(picture)));
