@@ -144,7 +144,7 @@ class Master implements AsyncDisposable {
   static async start(settings: MasterSettings): Promise<Master> {
     const master = new Master(settings);
     const ready = await Promise.race([master.#hears('ready'), master.#exit]);
-    assert.ok('sentBytes' in ready, `it ended: ${String(ready)}`);
+    assert.ok('sentBytes' in ready, 'it ended before it served');
     master.sentBytes = ready.sentBytes;
     return master;
   }
@@ -152,8 +152,8 @@ class Master implements AsyncDisposable {
   private constructor(settings: MasterSettings) {
     this.#child = fork(new URL('../support/serving-master.js', import.meta.url), [JSON.stringify(settings)]);
     // All that it said has been heard when it is disconnected.
-    const [exit, disconnect] = ['exit', 'disconnect'].map(event => once(this.#child, event));
-    this.#exit = Promise.all([exit!, disconnect!]).then(([how]) => how);
+    const both: Promise<unknown[]>[] = ['exit', 'disconnect'].map(event => once(this.#child, event));
+    this.#exit = Promise.all(both).then(([exit]) => exit!);
     this.draining = this.#hears('draining');
     this.#child.on('message', (message: FromMaster) => {
       const key = 'id' in message ? `${message.id}` : message.kind;

@@ -19,13 +19,14 @@ export {
 export {
   ACTIVATIONS,
   layerModel,
+  shardImage,
   shardModel,
   shardOutput,
   type ActivationName,
   type ShardPart,
 } from './shard-model.js';
 export { extractNode, probeModel, wholeModel, type ValueTypes } from './sub-model.js';
-export { imageOfFiles, modelFiles, saveModel } from './model-image.js';
+export { imageOfFiles, modelFiles, modelFilesInParts, saveModel } from './model-image.js';
 export { openExternal } from './external-data.js';
 // The graph itself.
 export type { GraphNode, ModelFiles, ModelImage, OnnxModel, ValueInfo } from './graph.js';

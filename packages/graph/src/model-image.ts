@@ -1,13 +1,27 @@
 /** A model on its way: joined in memory, or saved part by part, so that no more than one part is in memory. */
 import { open, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { atOnce, PART_VALUES, type Parts } from '@kofn/core';
 import type { ModelFiles, ModelImage } from './graph.js';
 
+/** Joined at a time. */
+const PART_BYTES = 4 * PART_VALUES;
+
 /** Both files in memory. */
-export function modelFiles({ model, weightsBytes, parts }: ModelImage): ModelFiles {
+export function modelFiles(image: ModelImage): ModelFiles {
+  return atOnce(modelFilesInParts(image));
+}
+
+export function* modelFilesInParts({ model, weightsBytes, parts }: ModelImage): Parts<ModelFiles> {
   if (parts.length === 1) return { model, weights: parts[0]!.read() }; // nothing to join: passed on as it is
   const weights = new Uint8Array(weightsBytes);
-  for (const { read, offset } of parts) weights.set(read(), offset);
+  for (const { read, offset } of parts) {
+    const bytes = read();
+    for (let at = 0; at < bytes.byteLength; at += PART_BYTES) {
+      weights.set(bytes.subarray(at, at + PART_BYTES), offset + at);
+      yield;
+    }
+  }
   return { model, weights };
 }
 

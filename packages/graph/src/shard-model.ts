@@ -1,9 +1,10 @@
 /** Layers and their coded blocks as ONNX models: input `x`, output `y`, one linear node (a layer's) or several of one input. */
 import { float32, formatShape, KofnError, type Shape } from '@kofn/core';
-import type { ModelFiles } from './graph.js';
+import type { ModelFiles, ModelImage } from './graph.js';
 import { transposed, type ConvAttributes, type LinearLayer } from './linear-layer.js';
+import { modelFiles } from './model-image.js';
 import { valueInfoProto, type NodeProto } from './proto.js';
-import { writeModel } from './write-model.js';
+import { modelImage, writeModel } from './write-model.js';
 
 /** Activations that a layer may have; run after decoding, never on workers. ONNX operators of opset 13. */
 export const ACTIVATIONS = ['relu', 'leakyRelu', 'elu', 'sigmoid', 'tanh', 'softplus', 'softmax'] as const;
@@ -37,7 +38,12 @@ export function shardOutput(index: number): string {
  * `y` [rows, units]; conv: `x` [N, channels, ...spatial] → `y` [N, units, ...]; further parts give `y1`, `y2`, …
  */
 export function shardModel(parts: readonly ShardPart[]): ModelFiles {
-  return writeModel({
+  return modelFiles(shardImage(parts));
+}
+
+/** The same, to be joined. */
+export function shardImage(parts: readonly ShardPart[]): ModelImage {
+  return modelImage({
     nodes: parts.map(({ layer: { conv }, bias }, index): NodeProto => ({
       opType: conv === undefined ? 'Gemm' : 'Conv',
       name: suffixed('shard', index),

@@ -6,7 +6,7 @@
  */
 import { atOnce, inTurns, KofnError, openScope, type Clock, type Parts, type Scope, type Signal } from '@kofn/core';
 import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
-import { groupsOf, shardModel, type Codable, type LinearLayer, type ShardPart } from '@kofn/graph';
+import { groupsOf, modelFilesInParts, shardImage, type Codable, type LinearLayer, type ShardPart } from '@kofn/graph';
 import { fitsBlock, shardName, type Owner, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DeployedGroup, PlacedShard } from './dispatch.js';
@@ -40,7 +40,7 @@ function* shardFiles(layers: readonly EncodedLayer[], block: number): Parts<Bloc
     const { groups, blockUnits } = encoding.partition;
     parts.push({ layer, ...(yield* encoding.blockInParts(block)), units: groups * blockUnits });
   }
-  const files = shardModel(parts);
+  const files = yield* modelFilesInParts(shardImage(parts));
   const { name: code, k, r } = layers[0]!.encoding.code;
   const names = layers.map(({ layer }) => layer.name);
   return fitsBlock(names) ? { ...files, block: { layers: names, code, k, r, block } } : files;
