@@ -2,6 +2,7 @@
 import type { Bench } from './bench.js';
 import { decode } from './decode.js';
 import { encode } from './encode.js';
+import { heal } from './heal.js';
 import { layer } from './layer.js';
 import { memory } from './memory.js';
 import { model } from './model.js';
@@ -23,5 +24,6 @@ export const BENCHES: readonly Bench[] = [
   smallCalls,
   pipeline,
   verify,
+  heal,
   memory,
 ];

@@ -55,14 +55,24 @@ export function ratioInterval(
   baselines: readonly number[],
   percent = 50,
 ): (number | null)[] {
+  const groups = (of: readonly number[]) => of.map(value => [value]);
+  return groupedInterval(groups(values), groups(baselines), percent);
+}
+
+/** As `ratioInterval`, of samples that come in groups: whole groups are drawn, for what is in one is alike. */
+export function groupedInterval(
+  values: readonly (readonly number[])[],
+  baselines: readonly (readonly number[])[],
+  percent = 50,
+): (number | null)[] {
   const count = Math.min(values.length, baselines.length);
   if (count === 0) return [null, null];
   const rng = seededRng(1);
   const ratios = Array.from({ length: RESAMPLES }, () => {
     const drawn = Array.from({ length: count }, () => rng.integer(count));
-    const at = (of: readonly number[]) =>
+    const at = (groups: readonly (readonly number[])[]) =>
       percentile(
-        drawn.map(i => of[i]!),
+        drawn.flatMap(i => groups[i]!),
         percent,
       )!;
     return at(values) / at(baselines);
