@@ -3,10 +3,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { startWorker } from '@kofn/worker';
-import { serveParent } from './child.js';
+import { parentData, serveParent } from './child.js';
 import { cpuMs } from './cpu.js';
 import { loopGapMsP99, watchLoop } from './loop-gaps.js';
 import { memoryAfterGc } from './held-memory.js';
+
+export interface EngineWorkerData {
+  readonly allowFaults: boolean;
+}
 
 export interface EngineWorkerReady {
   readonly address: string;
@@ -14,7 +18,9 @@ export interface EngineWorkerReady {
 
 const dataDir = mkdtempSync(path.join(tmpdir(), 'kofn-bench-'));
 process.on('exit', () => rmSync(dataDir, { recursive: true, force: true }));
-const { address, server } = await startWorker({ listen: '127.0.0.1:0', dataDir, threads: 1, engine: 'native' });
+const { allowFaults } = parentData<EngineWorkerData>();
+const options = { listen: '127.0.0.1:0', dataDir, threads: 1, engine: 'native', allowFaults } as const;
+const { address, server } = await startWorker(options);
 
 const answers = {
   /** Takes a turn of the engine and does nothing with it: whatever came before has ended. */

@@ -6,9 +6,9 @@
  * 2. After `settle` nothing runs on any worker: a call that was cancelled after it had started has run to its end.
  */
 import { connect, type Cluster } from 'kofn';
-import { MALLOC } from 'kofn/measure';
+import { FaultControl, MALLOC, type FaultSettings } from 'kofn/measure';
 import { startAll, type Child } from './child.js';
-import type { EngineWorkerQuestion, EngineWorkerReady } from './engine-worker.js';
+import type { EngineWorkerData, EngineWorkerQuestion, EngineWorkerReady } from './engine-worker.js';
 import type { Memory } from './held-memory.js';
 
 /** Resolves when every worker has read what was sent to it: the answer to a question that was sent after it, on the same link. */
@@ -21,11 +21,17 @@ export class Workers implements AsyncDisposable {
   readonly #children: readonly Child<EngineWorkerReady>[];
   readonly #close: () => Promise<void>;
 
-  static async start(count: number): Promise<Workers> {
+  /** With a `device` each is as slow as that, and takes no core for it. */
+  static async start(count: number, { device }: Pick<FaultSettings, 'device'> = {}): Promise<Workers> {
     const script = new URL('./engine-worker.js', import.meta.url);
-    const started = await startAll<EngineWorkerReady>(count, script, {}, MALLOC);
+    const data: EngineWorkerData = { allowFaults: device !== undefined };
+    const started = await startAll<EngineWorkerReady>(count, script, data, MALLOC);
     const close = async () => await started[Symbol.asyncDispose]();
     try {
+      for (const { address } of device === undefined ? [] : started.ready) {
+        await using control = await FaultControl.connect(address);
+        await control.set({ device });
+      }
       const cluster = await connect({ workers: started.ready.map(({ address }) => address) });
       return new Workers(cluster, started.children, close);
     } catch (error) {

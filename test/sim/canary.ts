@@ -189,7 +189,7 @@ export const CANARIES: readonly Canary[] = [
     apply: () =>
       patch(ReplyCheck.prototype, 'look', original => {
         return function (this: ReplyCheck, connection, _block, values) {
-          original.call(this, connection, 0, values);
+          return original.call(this, connection, 0, values);
         };
       }),
   },

@@ -9,7 +9,14 @@ import { startWorker, type RunningWorker } from '@kofn/worker';
 import { codedModel, connect, type Cluster, type LayerPlan, type ModelOptions, type ModelSource } from 'kofn';
 
 /** What an engine answers instead of `outputs`; it may throw. */
-export type Spoil = (outputs: Tensors) => Tensors | Promise<Tensors>;
+export type Spoil = (outputs: Tensors, about: Spoiling) => Tensors | Promise<Tensors>;
+
+export interface Spoiling {
+  /** Number of the worker. */
+  readonly worker: number;
+  /** What the shard that the engine opened before this one makes of the same input. */
+  readonly stale: () => Promise<Tensors>;
+}
 
 export interface FaultyWorkers extends AsyncDisposable {
   readonly addresses: readonly string[];
@@ -36,7 +43,7 @@ export async function faultyWorkers(faults: readonly number[], spoil: Spoil): Pr
   try {
     for (let i = 0; i < WORKERS; i++) {
       const sound = await createEngine('native');
-      const engine = faults.includes(i) ? spoiled(sound, spoil) : sound;
+      const engine = faults.includes(i) ? spoiled(sound, spoil, i) : sound;
       workers.push(await startWorker({ listen: '127.0.0.1:0', dataDir: path.join(folder, String(i)) }, { engine }));
     }
   } catch (error) {
@@ -89,17 +96,23 @@ export async function runLossy(
   return { outputs, layers };
 }
 
-/** `engine` with its outputs passed through `spoil`. */
-export function spoiled(engine: Engine, spoil: Spoil): Engine {
+/** `engine`, worker `worker`'s, with its outputs passed through `spoil`. */
+export function spoiled(engine: Engine, spoil: Spoil, worker = 0): Engine {
+  let last: Session | undefined;
   return {
     name: engine.name,
     version: engine.version,
     async open(location, options): Promise<Session> {
       const session = await engine.open(location, options);
+      const before = last ?? session;
+      last = session;
       return {
         inputs: session.inputs,
         outputs: session.outputs,
-        run: async (feeds, runOptions) => spoil(await session.run(feeds, runOptions)),
+        run: async (feeds, runOptions) => {
+          const copy = structuredClone(feeds); // a run may take the buffers with it
+          return spoil(await session.run(feeds, runOptions), { worker, stale: () => before.run(copy) });
+        },
         [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
       };
     },

@@ -2,7 +2,7 @@
 export { compareOutputs, WRONG_ABOVE, type OutputError } from './compare.js';
 export { loadDemoData, type DemoData } from './demo-data.js';
 export { readConfig } from './failure/config.js';
-export { FaultControl } from './failure/fault-control.js';
+export { FaultControl, type FaultSettings } from './failure/fault-control.js';
 export { Links } from './failure/links/links.js';
 export type { LinkMode } from './failure/links/mode.js';
 export { Link } from './failure/links/proxy.js';

@@ -1,6 +1,10 @@
 /**
  * What the fingerprints of a layer's blocks expect of replies to one input: each of their filters on it, in float64. This is the
  * master's own part of the work, so that its loops are what verification costs.
+ *
+ * Invariants
+ * 1. Blocks become complete in their order, so that what is asked of the first does not wait for the last.
+ * 2. `advance` takes a few milliseconds at most, whatever the size of the layer: its caller has an event loop.
  */
 import type { Expectation, Fingerprint } from './fingerprint.js';
 
@@ -16,51 +20,152 @@ export interface Window {
   readonly output: readonly number[];
 }
 
-/**
- * For each of `fingerprints`, which are of one layer: dense [batch][fanIn], or conv [batch][channels][...input]. Read, never changed.
- */
-export function expectations(
-  fingerprints: readonly Fingerprint[],
-  x: Float32Array,
-  window: Window | undefined,
-): Expectation[] {
-  return window === undefined ? ofDense(fingerprints, x) : ofConv(fingerprints, x, window);
+/** About so many multiply-accumulates are done at a time: less than a millisecond's, or a few on a small board. */
+const PIECE = 2 ** 19;
+
+/** Work in pieces: how large each was. */
+export type Work = Generator<number, void>;
+
+/** Groups and weights a unit of a layer. */
+export interface Reads {
+  readonly groups: number;
+  readonly fanIn: number;
 }
 
-function ofDense(fingerprints: readonly Fingerprint[], x: Float32Array): Expectation[] {
-  const { fanIn } = fingerprints[0]!;
+export class Expectations {
+  readonly #results: readonly Expectation[];
+  readonly #work: Work;
+  /** Blocks that are complete, from the first. */
+  #complete = 0;
+
+  /** For `fingerprints`, which are of one layer: `x` is dense [batch][fanIn], or conv [batch][channels][...input], and never changed. */
+  constructor(fingerprints: readonly Fingerprint[], x: Float32Array, window: Window | undefined) {
+    const complete = () => void this.#complete++;
+    const planned = plan(fingerprints[0]!, fingerprints, { x, window, complete });
+    this.#results = planned.results;
+    this.#work = planned.work;
+  }
+
+  has(block: number): boolean {
+    return block < this.#complete;
+  }
+
+  /** Does one more piece; false when there was none left. */
+  advance(): boolean {
+    for (let done = 0; done < PIECE;) {
+      const next = this.#work.next();
+      if (next.done === true) return done > 0;
+      done += next.value;
+    }
+    return true;
+  }
+
+  /** Of block `block`; what is missing of it is done now. */
+  of(block: number): Expectation {
+    while (!this.has(block) && this.advance());
+    return this.#results[block]!;
+  }
+}
+
+/** As `Expectation.energies` of any block, once `work` is done. */
+export function inputEnergies(
+  reads: Reads,
+  x: Float32Array,
+  window: Window | undefined,
+): { readonly energies: Float64Array; readonly work: Work } {
+  return plan(reads, [], { x, window, complete: () => undefined });
+}
+
+interface Given {
+  readonly x: Float32Array;
+  readonly window: Window | undefined;
+  /** The next block is complete. */
+  readonly complete: () => void;
+}
+
+interface Planned {
+  readonly energies: Float64Array;
+  readonly results: readonly Expectation[];
+  readonly work: Work;
+}
+
+function plan(reads: Reads, fingerprints: readonly Fingerprint[], given: Given): Planned {
+  const { window } = given;
+  return window === undefined ? ofDense(reads, fingerprints, given) : ofConv(reads, fingerprints, { ...given, window });
+}
+
+function ofDense({ fanIn }: Reads, fingerprints: readonly Fingerprint[], { x, complete }: Given): Planned {
   const batch = x.length / fanIn;
   const energies = new Float64Array(batch);
   const results = fingerprints.map(({ rows }) => ({ sums: new Float64Array(batch * rows), energies }));
   const values = new Float64Array(fanIn);
-  for (let sample = 0; sample < batch; sample++) {
-    values.set(x.subarray(sample * fanIn, (sample + 1) * fanIn));
-    let energy = 0;
-    for (let i = 0; i < fanIn; i++) energy += values[i]! * values[i]!;
-    energies[sample] = energy;
-    fingerprints.forEach(({ rows, filters, biases }, index) => {
-      const { sums } = results[index]!;
-      for (let row = 0; row < rows; row++) {
-        sums[sample * rows + row] = biases[row]! + dot(filters, row * fanIn, values);
+  function* work(): Work {
+    for (let sample = 0; sample < batch; sample++) {
+      values.set(x.subarray(sample * fanIn, (sample + 1) * fanIn));
+      multiply(values, 0, 1, values, energies, sample);
+      yield fanIn;
+      for (const [index, { rows, filters, biases }] of fingerprints.entries()) {
+        const { sums } = results[index]!;
+        for (let row = 0; row < rows; row += 4) {
+          const first = Math.max(0, Math.min(row, rows - 4)); // the last four may overlap those before
+          multiply(filters, first, Math.min(4, rows), values, sums, sample * rows);
+          yield 4 * fanIn;
+        }
+        for (let row = 0; row < rows; row++) sums[sample * rows + row]! += biases[row]!;
+        if (sample === batch - 1) complete();
       }
-    });
+    }
   }
-  return results;
+  return { energies, results, work: work() };
 }
 
-/** In four sums, so that no addition waits for the one before. */
-function dot(filters: Float64Array, at: number, values: Float64Array): number {
+/**
+ * The products of `count` rows of `filters` from `row` on, up to four, with `values`, to `out` from `at` on by row. Four at once, each in two
+ * sums, so that no addition waits for the one before and `values` are read once.
+ */
+function multiply(
+  filters: Float32Array | Float64Array,
+  row: number,
+  count: number,
+  values: Float64Array,
+  out: Float64Array,
+  at: number,
+): void {
   const { length } = values;
-  let [a, b, c, d] = [0, 0, 0, 0];
+  let p = row * length;
+  let q = (row + Math.min(1, count - 1)) * length;
+  let r = (row + Math.min(2, count - 1)) * length;
+  let s = (row + Math.min(3, count - 1)) * length;
+  let a0 = 0;
+  let b0 = 0;
+  let c0 = 0;
+  let d0 = 0;
+  let a1 = 0;
+  let b1 = 0;
+  let c1 = 0;
+  let d1 = 0;
   let i = 0;
-  for (; i + 3 < length; i += 4) {
-    a += filters[at + i]! * values[i]!;
-    b += filters[at + i + 1]! * values[i + 1]!;
-    c += filters[at + i + 2]! * values[i + 2]!;
-    d += filters[at + i + 3]! * values[i + 3]!;
+  for (; i + 1 < length; i += 2, p += 2, q += 2, r += 2, s += 2) {
+    const x = values[i]!;
+    const y = values[i + 1]!;
+    a0 += filters[p]! * x;
+    a1 += filters[p + 1]! * y;
+    b0 += filters[q]! * x;
+    b1 += filters[q + 1]! * y;
+    c0 += filters[r]! * x;
+    c1 += filters[r + 1]! * y;
+    d0 += filters[s]! * x;
+    d1 += filters[s + 1]! * y;
   }
-  for (; i < length; i++) a += filters[at + i]! * values[i]!;
-  return a + b + c + d;
+  if (i < length) {
+    const x = values[i]!;
+    a0 += filters[p]! * x;
+    b0 += filters[q]! * x;
+    c0 += filters[r]! * x;
+    d0 += filters[s]! * x;
+  }
+  const products = [a0 + a1, b0 + b1, c0 + c1, d0 + d1];
+  for (let index = 0; index < count; index++) out[at + row + index] = products[index]!;
 }
 
 /** Where the elements of a padded channel are that a filter reads. */
@@ -68,101 +173,173 @@ interface Layout {
   /** Elements of a padded channel. */
   readonly size: number;
   /** Of each weight of a channel's kernel. */
-  readonly taps: readonly number[];
-  /** Stretches of outputs whose inputs lie `step` apart: the first one's input, where they go, and how many they are. */
-  readonly stretches: readonly { readonly from: number; readonly to: number; readonly count: number }[];
-  readonly step: number;
-  /** Elements that the stretches write. */
-  readonly length: number;
-  /** Where each output is among them. */
-  readonly places: Int32Array;
+  readonly taps: Int32Array;
   /** Where the input's rows, of the last dimension, begin in a padded channel; and their length. */
-  readonly rows: readonly number[];
-  readonly rowLength: number;
+  readonly inputRows: readonly number[];
+  readonly inputWidth: number;
+  /** Where what the output's rows read begins, how long they are, and how far apart what two neighbours read is. */
+  readonly outputRows: readonly number[];
+  readonly outputWidth: number;
+  readonly step: number;
+  /** With all strides 1: one long stretch from the first row to the end of the last, of whose ends of rows nothing is taken. */
+  readonly isOneStretch: boolean;
+  /** Elements that a filter writes. */
+  readonly length: number;
+  /** Of each weight of a filter. */
+  readonly places: Int32Array;
 }
 
-function ofConv(fingerprints: readonly Fingerprint[], x: Float32Array, window: Window): Expectation[] {
-  const { groups, fanIn } = fingerprints[0]!;
-  const layout = layoutOf(window);
-  const channels = fanIn / layout.taps.length;
-  const batch = x.length / (groups * channels * layout.rows.length * layout.rowLength);
-  const positions = layout.places.length;
-  const energies = new Float64Array(batch * groups * positions);
-  const results = fingerprints.map(({ rows }) => ({
-    sums: new Float64Array(batch * groups * rows * positions),
-    energies,
-  }));
-  const padded = new Float64Array(channels * layout.size);
-  const squares = new Float64Array(layout.size);
-  const wide = new Float64Array(layout.length);
-  const ones = new Float64Array(layout.taps.length).fill(1);
-  const taps = Int32Array.from(layout.taps);
-  const weights = Int32Array.from({ length: fanIn }, (_, i) => {
-    return Math.floor(i / taps.length) * layout.size + taps[i % taps.length]!;
-  });
-  const take = (to: Float64Array, at: number) => {
-    for (let p = 0; p < positions; p++) to[at + p] = wide[layout.places[p]!]!;
-  };
-  for (let slice = 0; slice < batch * groups; slice++) {
-    const group = slice % groups;
-    pad(x, slice * channels, channels, layout, padded);
-    squares.fill(0);
-    for (let i = 0; i < padded.length; i += layout.size) {
-      for (let p = 0; p < layout.size; p++) squares[p]! += padded[i + p]! * padded[i + p]!;
-    }
-    wide.fill(0);
-    slide(ones, 0, taps, squares, layout, wide);
-    take(energies, slice * positions);
-    fingerprints.forEach(({ rows, filters, biases }, index) => {
-      for (let row = 0; row < rows; row++) {
-        wide.fill(biases[group * rows + row]!);
-        slide(filters, (group * rows + row) * fanIn, weights, padded, layout, wide);
-        take(results[index]!.sums, (slice * rows + row) * positions);
+/** Of layers, and the window that it was for: inputs mostly have one size. */
+const layouts = new WeakMap<Reads, { readonly key: string; readonly layout: Layout }>();
+
+function layoutOf(reads: Reads, window: Window): Layout {
+  const key = JSON.stringify(window);
+  const known = layouts.get(reads);
+  if (known?.key === key) return known.layout;
+  const layout = makeLayout(reads, window);
+  layouts.set(reads, { key, layout });
+  return layout;
+}
+
+function ofConv(
+  reads: Reads,
+  fingerprints: readonly Fingerprint[],
+  { x, window, complete }: Given & { readonly window: Window },
+): Planned {
+  const { groups, fanIn } = reads;
+  const layout = layoutOf(reads, window);
+  const { size, taps, length, places } = layout;
+  const channels = fanIn / taps.length;
+  const slices = x.length / (channels * layout.inputRows.length * layout.inputWidth); // batch · groups
+  const positions = layout.outputRows.length * layout.outputWidth;
+  const energies = new Float64Array(slices * positions);
+  const results = fingerprints.map(({ rows }) => ({ sums: new Float64Array(slices * rows * positions), energies }));
+  const padded = new Float64Array(channels * size);
+  const squares = new Float64Array(size);
+  const [one, other] = [new Float64Array(length), new Float64Array(length)];
+  const ones = { filters: new Float32Array(taps.length).fill(1), at: 0 };
+  const rowsOf = fingerprints.flatMap(({ rows }, block) => Array.from({ length: rows }, (_, row) => ({ block, row })));
+  const piece = 4 * Math.max(1, Math.floor(PIECE / (8 * length)));
+  function* work(): Work {
+    for (let slice = 0; slice < slices; slice++) {
+      const group = slice % groups;
+      squares.fill(0);
+      for (let channel = 0; channel < channels; channel++) {
+        pad(x, slice * channels + channel, layout, padded, channel * size, squares);
+        yield size;
       }
-    });
-  }
-  return results;
-}
-
-function pad(x: Float32Array, channel: number, count: number, layout: Layout, padded: Float64Array): void {
-  const { size, rows, rowLength } = layout;
-  let from = channel * rows.length * rowLength;
-  for (let to = 0; to < count * size; to += size) {
-    for (const row of rows) {
-      for (let i = 0; i < rowLength; i++) padded[to + row + i] = x[from++]!;
+      one.fill(0);
+      slide(ones, ones, { places: taps, first: 0, end: taps.length }, squares, layout, one, other);
+      take(one, layout, energies, slice * positions);
+      yield taps.length * length;
+      const filter = ({ block, row }: { block: number; row: number }) => ({
+        filters: fingerprints[block]!.filters,
+        at: (group * fingerprints[block]!.rows + row) * fanIn,
+      });
+      for (let i = 0; i < rowsOf.length; i += 2) {
+        const pair = rowsOf.slice(i, i + 2);
+        const [a, b = a] = pair.map(filter); // one by itself takes no more time than two
+        const outs = [one, other];
+        pair.forEach(({ block, row }, at) => {
+          const { rows, biases } = fingerprints[block]!;
+          outs[at]!.fill(biases[group * rows + row]!);
+        });
+        for (let first = 0; first < fanIn; first += piece) {
+          const end = Math.min(fanIn, first + piece);
+          slide(a!, b!, { places, first, end }, padded, layout, one, other);
+          yield 2 * (end - first) * length;
+        }
+        pair.forEach(({ block, row }, at) => {
+          const { rows } = fingerprints[block]!;
+          take(outs[at]!, layout, results[block]!.sums, (slice * rows + row) * positions);
+          if (slice === slices - 1 && row === rows - 1) complete();
+        });
+      }
     }
   }
+  return { energies, results, work: work() };
 }
 
-/** Adds the filter at `at`, whose weights read at `places`, to `out`, four weights a pass. */
-function slide(
-  filters: Float64Array,
-  at: number,
-  places: Int32Array,
+/** Channel `channel` of `x` with zeros around it, to `padded` from `at` on; its squares are added to `squares`. */
+function pad(
+  x: Float32Array,
+  channel: number,
+  { inputRows, inputWidth }: Layout,
   padded: Float64Array,
-  { stretches, step }: Layout,
-  out: Float64Array,
+  at: number,
+  squares: Float64Array,
 ): void {
-  const last = places.length - 1;
-  for (let i = 0; i <= last; i += 4) {
-    const w0 = filters[at + i]!;
-    const w1 = i + 1 > last ? 0 : filters[at + i + 1]!;
-    const w2 = i + 2 > last ? 0 : filters[at + i + 2]!;
-    const w3 = i + 3 > last ? 0 : filters[at + i + 3]!;
+  let from = channel * inputRows.length * inputWidth;
+  for (const row of inputRows) {
+    for (let to = row, end = row + inputWidth; to < end; to++) {
+      const value = x[from++]!;
+      padded[at + to] = value;
+      squares[to]! += value * value;
+    }
+  }
+}
+
+/** The outputs among what a filter wrote. */
+function take(
+  wide: Float64Array,
+  { outputRows, outputWidth, isOneStretch }: Layout,
+  to: Float64Array,
+  at: number,
+): void {
+  if (!isOneStretch) return void to.set(wide, at);
+  for (const row of outputRows) for (let p = row, end = row + outputWidth; p < end; p++) to[at++] = wide[p]!;
+}
+
+/** The weights of a filter. */
+interface Filter {
+  readonly filters: Float32Array;
+  readonly at: number;
+}
+
+/** Adds what weights `first` to `end` of two filters, which read at `places`, make of `padded` to `one` and `other`, four weights a pass. */
+function slide(
+  { filters: f, at }: Filter,
+  { filters: g, at: bt }: Filter,
+  { places, first, end }: { places: Int32Array; first: number; end: number },
+  padded: Float64Array,
+  { outputRows, outputWidth, step, isOneStretch, length }: Layout,
+  one: Float64Array,
+  other: Float64Array,
+): void {
+  for (let i = first; i < end; i += 4) {
+    const j = i + 1 < end ? 1 : 0; // 0: there is no such weight
+    const k = i + 2 < end ? 2 : 0;
+    const l = i + 3 < end ? 3 : 0;
+    const v0 = f[at + i]!;
+    const v1 = j === 0 ? 0 : f[at + i + j]!;
+    const v2 = k === 0 ? 0 : f[at + i + k]!;
+    const v3 = l === 0 ? 0 : f[at + i + l]!;
+    const w0 = g[bt + i]!;
+    const w1 = j === 0 ? 0 : g[bt + i + j]!;
+    const w2 = k === 0 ? 0 : g[bt + i + k]!;
+    const w3 = l === 0 ? 0 : g[bt + i + l]!;
     const t0 = places[i]!;
-    const t1 = places[Math.min(i + 1, last)]! - t0;
-    const t2 = places[Math.min(i + 2, last)]! - t0;
-    const t3 = places[Math.min(i + 3, last)]! - t0;
-    for (const { from, to, count } of stretches) {
-      for (let p = to, q = from + t0, end = to + count; p < end; p++, q += step) {
-        out[p]! += w0 * padded[q]! + w1 * padded[q + t1]! + w2 * padded[q + t2]! + w3 * padded[q + t3]!;
+    const t1 = places[i + j]! - t0;
+    const t2 = places[i + k]! - t0;
+    const t3 = places[i + l]! - t0;
+    const stretches = isOneStretch ? 1 : outputRows.length;
+    const count = isOneStretch ? length : outputWidth;
+    for (let stretch = 0, p = 0; stretch < stretches; stretch++) {
+      let q = (isOneStretch ? 0 : outputRows[stretch]!) + t0;
+      for (const last = p + count; p < last; p++, q += step) {
+        const x0 = padded[q]!;
+        const x1 = padded[q + t1]!;
+        const x2 = padded[q + t2]!;
+        const x3 = padded[q + t3]!;
+        one[p]! += v0 * x0 + v1 * x1 + v2 * x2 + v3 * x3;
+        other[p]! += w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3;
       }
     }
   }
 }
 
-function layoutOf({ kernel, strides, dilations, pads, input, output }: Window): Layout {
-  const dims = kernel.length;
+function makeLayout({ fanIn }: Reads, { kernel, strides, dilations, pads, input, output }: Window): Layout {
+  const last = kernel.length - 1;
   // As large as the last window reaches: outputs need not reach the end of the input, nor its end the last window.
   const sizes = kernel.map((length, i) =>
     Math.max(pads[i]! + input[i]!, (output[i]! - 1) * strides[i]! + dilations[i]! * (length - 1) + 1),
@@ -174,25 +351,25 @@ function layoutOf({ kernel, strides, dilations, pads, input, output }: Window): 
         before.flatMap(at => Array.from({ length: count }, (_, index) => at + place(i, index) * pitches[i]!)),
       [0],
     );
-  const taps = offsets(kernel, (i, index) => index * dilations[i]!);
-  const rows = offsets(input.slice(0, -1), (i, index) => index + pads[i]!).map(at => at + pads[dims - 1]!);
-  const places = offsets(output, (i, index) => index * strides[i]!);
-  const shared = { size: product(sizes), taps, rows, rowLength: input[dims - 1]! };
-  if (strides.every(stride => stride === 1)) {
-    // One long stretch, over the ends of rows: what is computed there is not looked at.
-    const length = places[places.length - 1]! + 1;
-    return {
-      ...shared,
-      stretches: [{ from: 0, to: 0, count: length }],
-      step: 1,
-      length,
-      places: Int32Array.from(places),
-    };
-  }
-  const width = output[dims - 1]!;
-  const stretches = places.flatMap((from, to) => (to % width === 0 ? [{ from, to, count: width }] : []));
-  const inOrder = Int32Array.from(places, (_, index) => index);
-  return { ...shared, stretches, step: strides[dims - 1]!, length: places.length, places: inOrder };
+  const outputRows = offsets(output.slice(0, -1), (i, index) => index * strides[i]!);
+  const outputWidth = output[last]!;
+  const isOneStretch = strides.every(stride => stride === 1);
+  const size = product(sizes);
+  const taps = Int32Array.from(offsets(kernel, (i, index) => index * dilations[i]!));
+  const places = new Int32Array(fanIn);
+  for (let i = 0; i < fanIn; i++) places[i] = Math.floor(i / taps.length) * size + taps[i % taps.length]!;
+  return {
+    size,
+    taps,
+    places,
+    inputRows: offsets(input.slice(0, -1), (i, index) => index + pads[i]!).map(at => at + pads[last]!),
+    inputWidth: input[last]!,
+    outputRows,
+    outputWidth,
+    step: strides[last]!,
+    isOneStretch,
+    length: isOneStretch ? outputRows.at(-1)! + outputWidth : outputRows.length * outputWidth,
+  };
 }
 
 function product(values: readonly number[]): number {

@@ -5,10 +5,11 @@
  *
  * Invariants
  * 1. Factors are ± a number from [1, 1.5): a single wrong element always shows, and several cancel only by chance.
- * 2. Combinations are float64; what differs beyond them is the worker's own float32 rounding, which the tolerance covers.
+ * 2. Sums are float64; what differs beyond them is the worker's own float32 rounding and that of the filters, which the tolerance covers.
  * 3. Nothing here is sent anywhere: who knows the factors can lie.
  */
 import type { EncodedBlock } from './encode.js';
+import { lengthOf, tolerance, UNDERFLOW } from './rounding.js';
 
 /** The secret combinations of one coded block: `rows` of them in each of its groups, over `rowUnits` units each (the last, fewer). */
 export interface Fingerprint {
@@ -19,8 +20,8 @@ export interface Fingerprint {
   readonly rowUnits: number;
   /** groups × blockUnits. */
   readonly factors: Float64Array;
-  /** (groups · rows) × fanIn: the combined weights. */
-  readonly filters: Float64Array;
+  /** (groups · rows) × fanIn: the combined weights, rounded. */
+  readonly filters: Float32Array;
   /** groups · rows: the combined bias. */
   readonly biases: Float64Array;
   /** groups · rows: Σ factor² · ‖weights‖² of the combined units, and Σ factor² · bias². */
@@ -36,21 +37,11 @@ export interface Expectation {
   readonly energies: Float64Array;
 }
 
-/** Half the distance from 1 to the next float32: the largest relative rounding error. */
-const UNIT_ROUNDOFF = 2 ** -24;
-/**
- * Standard deviations of the rounding, added up in the worst order, that the tolerance holds. Short sums are added in that order by
- * engines, too; long ones, of more than LONG products, in blocks.
- */
-const DEVIATIONS = { short: 11, long: 6 } as const;
-const LONG = 1024;
-/** Below float32's normal numbers an engine may round to zero. */
-const UNDERFLOW = 2 ** -126;
 /**
  * Weights of a unit times units of a combination: so many keep the tolerance below 1e-4 / 1.5 of the outputs' RMS where weights
  * and inputs have no common direction.
  */
-const MAX_COMBINED = { short: 68_000, long: 230_000 } as const;
+const MAX_COMBINED = { short: 60_000, long: 230_000 } as const;
 
 /**
  * The fingerprint of `block`, which has `blockUnits` units of `fanIn` weights in each of `groups` groups. `random(count)` gives so
@@ -65,23 +56,29 @@ export function fingerprint(
   const rows = Math.ceil(blockUnits / largest);
   const rowUnits = Math.ceil(blockUnits / rows);
   const factors = drawFactors(groups * blockUnits, random);
-  const filters = new Float64Array(groups * rows * fanIn);
+  const filters = new Float32Array(groups * rows * fanIn);
   const biases = new Float64Array(groups * rows);
   const energies = new Float64Array(groups * rows);
   const biasEnergies = new Float64Array(groups * rows);
-  for (let unit = 0; unit < groups * blockUnits; unit++) {
-    const row = Math.floor(unit / blockUnits) * rows + Math.floor((unit % blockUnits) / rowUnits);
-    const factor = factors[unit]!;
-    const b = bias?.[unit] ?? 0;
-    let energy = 0;
-    for (let i = unit * fanIn, end = i + fanIn, to = row * fanIn; i < end; i++, to++) {
-      const weight = weights[i]!;
-      filters[to]! += factor * weight;
-      energy += weight * weight;
+  const combined = new Float64Array(fanIn);
+  for (let row = 0; row < groups * rows; row++) {
+    const first = Math.floor(row / rows) * blockUnits;
+    const start = first + (row % rows) * rowUnits;
+    combined.fill(0);
+    for (let unit = start, end = Math.min(first + blockUnits, start + rowUnits); unit < end; unit++) {
+      const factor = factors[unit]!;
+      const b = bias?.[unit] ?? 0;
+      let energy = 0;
+      for (let i = 0, at = unit * fanIn; i < fanIn; i++, at++) {
+        const weight = weights[at]!;
+        combined[i]! += factor * weight;
+        energy += weight * weight;
+      }
+      biases[row]! += factor * b;
+      energies[row]! += factor * factor * energy;
+      biasEnergies[row]! += factor * factor * b * b;
     }
-    biases[row]! += factor * b;
-    energies[row]! += factor * factor * energy;
-    biasEnergies[row]! += factor * factor * b * b;
+    filters.set(combined, row * fanIn);
   }
   return { groups, blockUnits, fanIn, rows, rowUnits, factors, filters, biases, energies, biasEnergies };
 }
@@ -101,15 +98,8 @@ export function deviation(of: Fingerprint, expected: Expectation, reply: Float32
     for (let row = 0; row < rows; row++) {
       sums.fill(0);
       squares.fill(0);
-      const end = Math.min(blockUnits, (row + 1) * rowUnits);
-      for (let unit = row * rowUnits; unit < end; unit++) {
-        const factor = factors[group * blockUnits + unit]!;
-        for (let p = 0, i = (slice * blockUnits + unit) * positions; p < positions; p++, i++) {
-          const term = factor * reply[i]!;
-          sums[p]! += term;
-          squares[p]! += term * term;
-        }
-      }
+      const [from, end] = [row * rowUnits, Math.min(blockUnits, (row + 1) * rowUnits)];
+      addUnits(reply, factors, { at: slice * blockUnits, factorsAt: group * blockUnits, from, end }, sums, squares);
       const energy = energies[group * rows + row]!;
       const biasEnergy = biasEnergies[group * rows + row]!;
       for (let p = 0; p < positions; p++) {
@@ -121,6 +111,29 @@ export function deviation(of: Fingerprint, expected: Expectation, reply: Float32
     }
   }
   return worst;
+}
+
+/** Adds factor · y of units `from` to `end` at each position to `sums`, and its square to `squares`; two units a pass. */
+function addUnits(
+  reply: Float32Array,
+  factors: Float64Array,
+  { at, factorsAt, from, end }: { at: number; factorsAt: number; from: number; end: number },
+  sums: Float64Array,
+  squares: Float64Array,
+): void {
+  const positions = sums.length;
+  for (let unit = from; unit < end; unit += 2) {
+    const isPair = unit + 1 < end;
+    const f = factors[factorsAt + unit]!;
+    const g = isPair ? factors[factorsAt + unit + 1]! : 0;
+    const next = isPair ? positions : 0; // by a factor of 0: whatever is there
+    for (let p = 0, i = (at + unit) * positions; p < positions; p++, i++) {
+      const y = f * reply[i]!;
+      const z = g * reply[i + next]!;
+      sums[p]! += y + z;
+      squares[p]! += y * y + z * z;
+    }
+  }
 }
 
 /** Parts of a block's RMS by which two sound engines' elements may differ. */
@@ -135,19 +148,6 @@ export function agrees(own: Float32Array, reply: Float32Array): boolean {
     most = Math.max(most, Math.abs(own[i]! - reply[i]!));
   }
   return most <= AGREEMENT * Math.sqrt(squares / own.length) + UNDERFLOW;
-}
-
-/**
- * What rounding makes of a sum of units that add up `fanIn` products each in float32, one after the other (no order is worse, and
- * engines' are better), DEVIATIONS standard deviations of it: `size` is Σ factor²·(‖w‖²·‖x‖² + b²), `squares` Σ factor²·y².
- */
-function tolerance(size: number, squares: number, fanIn: number): number {
-  const variance = 0.03 * ((1 + 8 / fanIn) * size + 2 * (fanIn + 4) * squares);
-  return DEVIATIONS[lengthOf(fanIn)] * UNIT_ROUNDOFF * Math.sqrt(variance) + UNDERFLOW * (fanIn + 1);
-}
-
-function lengthOf(fanIn: number): 'short' | 'long' {
-  return fanIn > LONG ? 'long' : 'short';
 }
 
 function drawFactors(count: number, random: (count: number) => Uint8Array): Float64Array {

@@ -5,7 +5,7 @@ export { encodeLayer, type EncodedBlock, type LayerEncoding, type LinearMap } fr
 export { ProgressiveDecoder, type Decoded } from './progressive-decoder.js';
 export { verifyBlock } from './verify.js';
 export { agrees, deviation, fingerprint, type Expectation, type Fingerprint } from './fingerprint.js';
-export { expectations, type Window } from './expectation.js';
+export { Expectations, inputEnergies, type Reads, type Window, type Work } from './expectation.js';
 // What extenders and tests need.
 export { exactTolerance, ROTATION_FIGURES } from './exactness.js';
 export { DecodePlans, missingBlocks, type DecodePlan } from './decode-plan.js';

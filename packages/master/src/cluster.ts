@@ -49,6 +49,7 @@ export class Cluster implements AsyncDisposable {
   readonly #events: Events;
   /** As the last change was told. */
   readonly #states = new Map<Connection, WorkerState>();
+  readonly #judged = new Map<Connection, number>();
   readonly #lost = new Set<Connection>();
   readonly #stragglers = new Set<Connection>();
   readonly #listeners = new Set<(fleet: Fleet) => void>();
@@ -119,10 +120,11 @@ export class Cluster implements AsyncDisposable {
 
   /** @internal Something of the connection is another. */
   changed(connection: Connection): void {
-    const { state } = connection;
+    const { state, trust } = connection;
     if (!this.#closed) this.#tellOfSpeed(connection);
-    if (this.#states.get(connection) === state) return;
+    if (this.#states.get(connection) === state && (this.#judged.get(connection) ?? 0) === trust.judged) return;
     this.#states.set(connection, state);
+    this.#judged.set(connection, trust.judged);
     this.#fleet = undefined;
     if (!this.#closed) this.#tellOf(connection);
     for (const listener of [...this.#listeners]) listener(this.workers);

@@ -203,8 +203,7 @@ class GroupCall {
       verify: ({ outputs, bytesReceived }) => {
         this.#bytesReceived += bytesReceived;
         const values = this.#outputs.verified(outputs);
-        this.#check?.look(connection, block, values);
-        return values;
+        return this.#check?.look(connection, block, values)?.then(() => values) ?? values;
       },
       take: (values, times) => this.#arrive(block, worker, values, times),
       onFailure: (code, message) => this.#erasures.push({ block, worker, code, message }),

@@ -13,6 +13,11 @@ export class Trust {
   /** Why it is not to be believed any more. */
   #distrust: string | undefined;
 
+  /** Replies that have been looked into. */
+  get judged(): number {
+    return this.wrongAnswers + this.falseAlarms;
+  }
+
   get distrust(): string | undefined {
     return this.#distrust;
   }

@@ -8,23 +8,17 @@
  * 2. No worker is marked but by the master's own computation, and none is put aside for less than two such marks.
  * 3. What is recomputed is bounded: one at a time, and at most MAX_SUSPICIONS wait; the others stay unconfirmed.
  * 4. After dispose nothing is pending.
+ * 5. What replies are compared with is computed while the workers compute, a piece a turn of the event loop.
  */
 import { randomBytes } from 'node:crypto';
-import { KofnError, type Tensor } from '@kofn/core';
-import {
-  agrees,
-  deviation,
-  expectations,
-  fingerprint,
-  type Expectation,
-  type Fingerprint,
-  type Window,
-} from '@kofn/encoder';
+import { float32, KofnError, throwIfAborted, type Float32Tensor, type Signal, type Tensor } from '@kofn/core';
+import { agrees, deviation, Expectations, fingerprint, type Code, type Fingerprint, type Window } from '@kofn/encoder';
 import { padsBefore } from '@kofn/graph';
 import type { Connection } from './connection.js';
 import type { GroupOutputs, ReplyPart } from './group-outputs.js';
 import type { EncodedLayer } from './placement.js';
 import type { LocalBlocks } from './recover.js';
+import { nextTurn } from './turns.js';
 
 /** More are not worth their memory: two of one worker are enough. */
 const MAX_SUSPICIONS = 8;
@@ -35,8 +29,8 @@ export interface Suspicion {
   /** Names of the layers, for people. */
   readonly layer: string;
   readonly block: number;
-  /** As the shard takes it. */
-  readonly input: Tensor;
+  /** As the shard takes it, and nobody else's: the caller may use its buffer for something else by now. */
+  readonly input: Float32Tensor;
   /** What was replied, of each layer. */
   readonly values: readonly Float32Array[];
   readonly local: LocalBlocks;
@@ -63,37 +57,52 @@ export class ReplyCheck {
   readonly #outputs: GroupOutputs;
   readonly #local: LocalBlocks;
   readonly #suspicions: Suspicion[];
+  readonly #signal: Signal;
   #unwritten: number;
-  /** By layer, then block; made while the workers compute. */
-  #expected: readonly (readonly Expectation[])[] | undefined;
+  /** Of each layer; made while the workers compute. */
+  #expected: readonly Expectations[] | undefined;
+  /** The end of a turn of the event loop, when the next piece may be computed. */
+  #turn: Promise<void> | undefined;
 
-  /** What it finds goes to `suspicions`. */
+  /** What it finds goes to `suspicions`; with `signal` the request ends. */
   constructor(
     fingerprints: Fingerprints,
-    { local }: { local: LocalBlocks },
+    { code, local }: { code: Code; local: LocalBlocks },
     outputs: GroupOutputs,
-    { suspicions }: { suspicions: Suspicion[] },
+    { suspicions, signal }: { suspicions: Suspicion[]; signal: Signal },
   ) {
     this.#fingerprints = fingerprints;
     this.#local = local;
     this.#suspicions = suspicions;
+    this.#signal = signal;
     this.#outputs = outputs;
-    this.#unwritten = fingerprints[0]!.length;
+    this.#unwritten = code.k;
   }
 
-  /** A call is on its way. After the last the master has time for its own part. */
+  /** A call is on its way. After the k-th, and those that leave in the same turn, the master has time for its own part. */
   written(): void {
-    if (--this.#unwritten === 0) this.#expect();
+    if (--this.#unwritten === 0) void nextTurn().then(() => this.#compute(() => this.#outputs.complete));
   }
 
-  /** Throws WRONG_ANSWER when `values`, of each layer, are not what block `block` gives. */
-  look(connection: Connection, block: number, values: readonly Float32Array[]): void {
-    const expected = this.#expect();
+  /**
+   * Throws WRONG_ANSWER when `values`, of each layer, are not what block `block` gives. A promise when what it is to give is not
+   * computed yet.
+   */
+  look(connection: Connection, block: number, values: readonly Float32Array[]): Promise<void> | undefined {
+    if (this.#isExpected(block)) return void this.#compare(connection, block, values);
+    return this.#compute(() => this.#isExpected(block)).then(() => {
+      throwIfAborted(this.#signal);
+      this.#compare(connection, block, values);
+    });
+  }
+
+  #compare(connection: Connection, block: number, values: readonly Float32Array[]): void {
     this.#outputs.parts.forEach(({ name, positions }, index) => {
       const print = this.#fingerprints[index]![block]!;
-      const off = deviation(print, expected[index]![block]!, values[index]!, positions);
+      const off = deviation(print, this.#expectations[index]!.of(block), values[index]!, positions);
       if (off <= 1) return;
-      const { name: layer, input } = this.#outputs;
+      const { name: layer } = this.#outputs;
+      const input = copyOf(this.#outputs.input);
       this.#suspicions.push({ connection, layer, block, input, values, local: this.#local, outputs: this.#outputs });
       const much = off < 1000 ? `${off.toFixed(1)} times` : 'far beyond';
       throw new KofnError(
@@ -103,11 +112,30 @@ export class ReplyCheck {
     });
   }
 
-  #expect(): readonly (readonly Expectation[])[] {
+  get #expectations(): readonly Expectations[] {
     const { input, parts } = this.#outputs;
-    return (this.#expected ??= this.#fingerprints.map((prints, index) =>
-      expectations(prints, input.data as Float32Array, windowOf(parts[index]!, input)),
+    return (this.#expected ??= this.#fingerprints.map(
+      (prints, index) => new Expectations(prints, input.data as Float32Array, windowOf(parts[index]!, input)),
     ));
+  }
+
+  #isExpected(block: number): boolean {
+    return this.#expectations.every(each => each.has(block));
+  }
+
+  /** Until it is `enough`, there is no more, or the request is over. */
+  async #compute(enough: () => boolean): Promise<void> {
+    while (!enough() && !this.#signal.aborted && (await this.#piece()));
+  }
+
+  /** Whether there was a piece to compute; resolves in the next turn of the event loop, when there may be another. */
+  async #piece(): Promise<boolean> {
+    if (this.#turn === undefined) {
+      if (!this.#expectations.some(each => each.advance())) return false;
+      this.#turn = nextTurn().then(() => void (this.#turn = undefined));
+    }
+    await this.#turn;
+    return true;
   }
 }
 
@@ -145,7 +173,12 @@ async function confirm({ connection, layer, block, input, values, local, outputs
   else connection.judged(`layer ${layer}, block ${block}`);
 }
 
-function windowOf({ layer, outputShape }: ReplyPart, input: Tensor): Window | undefined {
+export function copyOf({ shape, data }: Tensor): Float32Tensor {
+  return float32(shape, Float32Array.from(data as Float32Array));
+}
+
+/** Where a part's filters stand on an input. */
+export function windowOf({ layer, outputShape }: ReplyPart, input: Tensor): Window | undefined {
   const { conv } = layer;
   if (conv === undefined) return undefined;
   const { kernel, strides, dilations } = conv;

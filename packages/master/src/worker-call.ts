@@ -44,8 +44,8 @@ export interface WorkerCall<T> {
   inputs(): EncodedInputs;
   /** The frame has been handed to the operating system; its size. */
   onWritten(bytes: number): void;
-  /** What is wanted of the reply. Throws what is wrong with it. */
-  verify(reply: InferReply): T;
+  /** What is wanted of the reply, at once or when it is known. Throws what is wrong with it. */
+  verify(reply: InferReply): T | Promise<T>;
   take(value: T, times: CallTimes): void;
   /** Not when the call was cancelled. */
   onFailure(code: ErrorCode, message: string): void;
@@ -85,7 +85,8 @@ export async function callWorker<T>(
     const seen = (worker: WorkerTimes, atMs: number): SeenCall => ({ callMs: atMs - sentAt, bytes, worker, block });
     const reply = await sending;
     const repliedAt = clock.now();
-    const value = call.verify(reply);
+    const verified = call.verify(reply);
+    const value = verified instanceof Promise ? await abortable(verified, signal) : verified;
     if (reply.times !== undefined) speed.answered(seen(reply.times, repliedAt));
     call.take(value, { sentAt, writtenAt, repliedAt, verifiedAt: clock.now(), worker: reply.times });
   } catch (error) {
