@@ -1,6 +1,6 @@
 /**
- * verify: what checking replies costs and how near honest ones come to the tolerance. A request with `verify: 'fingerprint'`
- * against the same without, on five workers, four of which it needs: devices that are emulated, for on machines of their own
+ * verify: what checking replies costs and how near honest ones come to the tolerance. A request with `verify: 'fingerprint'`, and with
+ * 'audit', against the same without, on five workers, four of which it needs: devices that are emulated, for on machines of their own
  * workers leave the master its cores. And for each engine, blocks of layers of the Fashion and the AlexNet models on random inputs, the
  * largest of all their deviations against 1, which is the tolerance.
  */
@@ -26,7 +26,7 @@ const WARM_UP = 20;
  * What a worker computes with: fast for a board, so that the master has little time for its part. Outputs are replayed: they cost no core.
  */
 const DEVICE = { gflops: 10, replay: true };
-const HOW = ['fingerprint'] as const;
+const HOW = ['fingerprint', 'audit'] as const;
 const COST_TARGETS = new Map([
   ['FC 4096→4096', 1.05],
   ['conv 3x3 256→384, 13x13', 1.12],

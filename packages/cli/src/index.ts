@@ -5,6 +5,8 @@ export { float32, tensor, type DType, type Float32Tensor, type Shape, type Tenso
 export { ERROR_CODES, isKofnError, KofnError, type ErrorCode } from '@kofn/core';
 // The types of what goes in and comes out.
 export type {
+  AuditCounts,
+  AuditOutcome,
   Cluster,
   ClusterEvent,
   CodedLayer,

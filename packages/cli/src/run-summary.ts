@@ -1,6 +1,7 @@
 /** What `kofn run` tells: the JSON object, and the same for people. */
 import type { CodeName } from '@kofn/encoder';
 import type {
+  AuditCounts,
   Cluster,
   CodedModel,
   HedgeAfter,
@@ -9,6 +10,7 @@ import type {
   RunReport,
   SegmentChoice,
   SegmentPlan,
+  VerifyChoice,
 } from '@kofn/master';
 import type { KillOutcome } from './kill-plan.js';
 import { formatBytes, formatError, formatMs, table, verdict } from './render.js';
@@ -36,6 +38,8 @@ export interface RunSummary {
   /** As given: ms or "p95"; null for never. */
   readonly hedge: HedgeAfter | null;
   readonly segments: SegmentChoice;
+  /** Requests by what became of their audit; null without --verify audit. */
+  readonly audits: AuditCounts | null;
   /** null without --compare; "Infinity" where NaN or infinities do not match. */
   readonly maxRelError: number | string | null;
   readonly outputs: readonly {
@@ -72,7 +76,7 @@ export function runSummary(parts: {
   cluster: Cluster;
   shardBytesSent: number;
   compared: boolean;
-  asked: { hedge?: HedgeAfter; segments: SegmentChoice };
+  asked: { hedge?: HedgeAfter; segments: SegmentChoice; verify: VerifyChoice };
 }): RunSummary {
   const { modelPath, coded, tally, kills, cluster, shardBytesSent, compared, asked } = parts;
   return {
@@ -87,6 +91,7 @@ export function runSummary(parts: {
     segmentsAnswered: tally.segments,
     hedge: asked.hedge ?? null,
     segments: asked.segments,
+    audits: asked.verify === 'audit' ? coded.audits : null,
     maxRelError: jsonNumber(tally.maxRelError),
     outputs: coded.outputs.map(({ name }) => {
       const errors = tally.outputErrors.get(name);
@@ -110,7 +115,7 @@ export function runSummary(parts: {
 export function runTables(summary: RunSummary, report: RunReport | undefined): string {
   const { requests, lost, wrong, recovered, computedHere, resent, maxRelError, p50Ms, p99Ms, kills, shardBytesSent } =
     summary;
-  const { hedged, segments, segmentsAnswered } = summary;
+  const { hedged, segments, segmentsAnswered, audits } = summary;
   const rows = [
     ['requests', String(requests)],
     ['lost', verdict(String(lost), lost === 0)],
@@ -123,6 +128,14 @@ export function runTables(summary: RunSummary, report: RunReport | undefined): s
     ...(segments === 'replicated'
       ? [['segments run by workers, master', `${segmentsAnswered.workers}, ${segmentsAnswered.master}`]]
       : []),
+    ...(audits === null
+      ? []
+      : [
+          [
+            'audits',
+            verdict(`${audits.passed} passed, ${audits.failed} failed, ${audits.skipped} skipped`, audits.failed === 0),
+          ],
+        ]),
     ['shards sent', formatBytes(shardBytesSent)],
     ['p50 / p99', `${formatMs(p50Ms)} / ${formatMs(p99Ms)} ms`],
     ...kills.map(({ worker, request, hit, ms }) => [

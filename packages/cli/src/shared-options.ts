@@ -9,7 +9,7 @@ import type { ClusterArguments, CodeArguments } from './session.js';
 const ENGINES = ['auto', ...ENGINE_NAMES] as const satisfies readonly (EngineName | 'auto')[];
 const LAYOUTS = ['nchw', 'nhwc'] as const;
 const SEGMENTS = ['local', 'replicated'] as const satisfies readonly SegmentChoice[];
-const VERIFY = ['none', 'fingerprint'] as const satisfies readonly VerifyChoice[];
+const VERIFY = ['none', 'fingerprint', 'audit'] as const satisfies readonly VerifyChoice[];
 export const MAX_LOCAL_WORKERS = 64;
 
 export interface InputArguments {
@@ -70,7 +70,7 @@ export function addCodeOptions(command: Command, layers: 'all' | 'auto'): Comman
     )
     .option(
       '--verify <how>',
-      'whether what workers compute is checked: none, or each reply before it is used (fingerprint)',
+      'whether what workers compute is checked: none, each reply before it is used (fingerprint), or behind the answer (audit)',
       oneOf('--verify', VERIFY),
       'none',
     );

@@ -6,6 +6,7 @@ export { ProgressiveDecoder, type Decoded } from './progressive-decoder.js';
 export { verifyBlock } from './verify.js';
 export { agrees, deviation, fingerprint, type Expectation, type Fingerprint } from './fingerprint.js';
 export { Expectations, inputEnergies, type Reads, type Window, type Work } from './expectation.js';
+export { misfit, parityChecks, unitEnergies, type CheckedLayer, type UnitEnergies } from './parity-check.js';
 // What extenders and tests need.
 export { exactTolerance, ROTATION_FIGURES } from './exactness.js';
 export { DecodePlans, missingBlocks, type DecodePlan } from './decode-plan.js';

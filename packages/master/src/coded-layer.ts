@@ -16,11 +16,10 @@ import {
 } from '@kofn/graph';
 import type { Cluster } from './cluster.js';
 import type { LayerHealth } from './holding.js';
-import { codedModel, type CodedModel } from './coded-model.js';
+import { codedModel, type AuditCounts, type CodedModel, type RunResult } from './coded-model.js';
 import type { CodeOptions, RunOptions } from './options.js';
 import type { Plan } from './plan.js';
 import { prepareModel, type ModelSource } from './prepare.js';
-import type { RunReport } from './report.js';
 
 /** Anything with rows and columns, ml-matrix's Matrix among them. */
 export interface MatrixLike {
@@ -68,9 +67,8 @@ export interface OnnxLayer {
 
 export type LayerSpec = DenseLayer | ConvLayer | OnnxLayer;
 
-export interface LayerResult {
+export interface LayerResult extends Omit<RunResult, 'outputs'> {
   readonly output: Float32Tensor;
-  readonly report: RunReport;
 }
 
 export class CodedLayer implements AsyncDisposable {
@@ -88,14 +86,19 @@ export class CodedLayer implements AsyncDisposable {
     return this.#model.health.layers[0]!;
   }
 
+  /** All 0 without `verify: 'audit'`. */
+  get audits(): AuditCounts {
+    return this.#model.audits;
+  }
+
   /**
    * Runs the layer on `input`: dense [rows, inputs] (or rows as number arrays), conv [N, channels, ...spatial].
    * Throws as `CodedModel.run` does.
    */
   async run(input: Tensor | readonly (readonly number[])[], options: RunOptions = {}): Promise<LayerResult> {
     const value = Array.isArray(input) ? fromRows('input', input as readonly (readonly number[])[]) : (input as Tensor);
-    const { outputs, report } = await this.#model.run({ [this.#model.inputs[0]!.name]: value }, options);
-    return { output: outputs[this.#model.outputs[0]!.name] as Float32Tensor, report };
+    const { outputs, ...about } = await this.#model.run({ [this.#model.inputs[0]!.name]: value }, options);
+    return { output: outputs[this.#model.outputs[0]!.name] as Float32Tensor, ...about };
   }
 
   close(): Promise<void> {

@@ -10,6 +10,7 @@
 import path from 'node:path';
 import { KofnError, openScope, throwIfAborted, type Tensors } from '@kofn/core';
 import type { ValueInfo } from '@kofn/graph';
+import type { AuditOutcome } from './audit.js';
 import { giveUp } from './claims.js';
 import type { Cluster } from './cluster.js';
 import { deploy, type Deployment } from './deployment.js';
@@ -28,7 +29,12 @@ const MAX_NAME = 180;
 export interface RunResult {
   readonly outputs: Tensors;
   readonly report: RunReport;
+  /** What becomes of its audit, behind the answer (`verify: 'audit'`). Never rejects. */
+  readonly audit?: Promise<AuditOutcome>;
 }
+
+/** Requests whose audit is over, by what became of it. */
+export type AuditCounts = Readonly<Record<AuditOutcome, number>>;
 
 export class CodedModel implements AsyncDisposable {
   readonly #cluster: Cluster;
@@ -40,6 +46,7 @@ export class CodedModel implements AsyncDisposable {
   /** The update under way; another waits for it. */
   #updating: Promise<unknown> = Promise.resolve();
   #requests = 0;
+  readonly #audits = { passed: 0, failed: 0, skipped: 0 };
   #closed = false;
 
   /** @internal Use {@link codedModel}. */
@@ -74,6 +81,11 @@ export class CodedModel implements AsyncDisposable {
     return this.#deployment.health;
   }
 
+  /** All 0 without `verify: 'audit'`. */
+  get audits(): AuditCounts {
+    return { ...this.#audits };
+  }
+
   get inputs(): readonly ValueInfo[] {
     return this.#deployment.model.inputs;
   }
@@ -98,6 +110,7 @@ export class CodedModel implements AsyncDisposable {
     const request = this.#requests++;
     const start = clock.now();
     using scope = openScope(clock, { parent: signal, deadlineMs });
+    const audits: Promise<AuditOutcome>[] = [];
     const { outputs, layers, segments, spans } = await this.#deployment.run(inputs, {
       request,
       signal: scope.signal,
@@ -108,8 +121,10 @@ export class CodedModel implements AsyncDisposable {
       onLoss: this.#options.onLoss ?? 'local',
       systematicGraceMs: this.#options.systematicGraceMs ?? 0,
       suspicions: [],
+      audits,
     });
-    return { outputs, report: { request, ms: clock.now() - start, spans, layers, segments } };
+    const result = { outputs, report: { request, ms: clock.now() - start, spans, layers, segments } };
+    return this.#options.verify === 'audit' ? { ...result, audit: this.#audited(audits) } : result;
   }
 
   /**
@@ -135,6 +150,15 @@ export class CodedModel implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Of all layers of one request. */
+  async #audited(audits: readonly Promise<AuditOutcome>[]): Promise<AuditOutcome> {
+    const outcomes = await Promise.all(audits);
+    const isWhole = outcomes.length > 0 && !outcomes.includes('skipped');
+    const outcome = outcomes.includes('failed') ? 'failed' : isWhole ? 'passed' : 'skipped';
+    this.#audits[outcome]++;
+    return outcome;
   }
 
   async #update(source: ModelSource, options: UpdateOptions): Promise<void> {

@@ -30,7 +30,6 @@ import {
   resolveWorkers,
   type ModelOptions,
   type ResolvedCode,
-  type VerifyChoice,
 } from './options.js';
 import { ASSUMED_SPEEDS, fileOrder, measuredMsPerMac, type Plan } from './plan.js';
 import { encoded, placeLayers, Puts, shardMaker, type PlaceOptions } from './placement.js';
@@ -41,7 +40,7 @@ import { ReplicatedSegment, type ExpectedOutput } from './replicated-segment.js'
 import type { LayerReport } from './report.js';
 import { runSteps, type DeployedStep, type StepsResult } from './run.js';
 import { localSpans } from './spans.js';
-import { fingerprintsOf, Investigation } from './verification.js';
+import { Verifier } from './verifier.js';
 import type { RequestContext } from './worker-call.js';
 
 export class Deployment {
@@ -58,7 +57,7 @@ export class Deployment {
   readonly #order: ReadonlyMap<string, number>;
   /** The requests that run: what ends each, and its end. */
   readonly #running = new Map<Scope, Promise<unknown>>();
-  readonly #investigation = new Investigation();
+  readonly #verifier: Verifier;
   #whole: Promise<Session> | undefined;
   #disposal: Promise<void> | undefined;
 
@@ -71,6 +70,7 @@ export class Deployment {
       prepared: PreparedModel;
       plan: Plan;
       steps: readonly DeployedStep[];
+      verifier: Verifier;
     },
   ) {
     this.owner = owner;
@@ -80,6 +80,7 @@ export class Deployment {
     this.#cluster = parts.cluster;
     this.#prepared = parts.prepared;
     this.#steps = parts.steps;
+    this.#verifier = parts.verifier;
     this.#order = fileOrder(parts.plan);
     this.#holdings = holdingsOf(parts.steps);
     const renew = (connection: Connection) => this.renew([connection]);
@@ -123,7 +124,7 @@ export class Deployment {
     const ended = running
       .catch(() => undefined)
       .finally(() => {
-        if (context.suspicions.length > 0) this.#investigation.add(context.suspicions);
+        this.#verifier.investigate(context.suspicions);
         this.#running.delete(scope);
         scope[Symbol.dispose]();
       });
@@ -167,7 +168,7 @@ export class Deployment {
     const ending = [...this.#running.values()];
     for (const scope of this.#running.keys()) scope.abort(new KofnError('CANCELLED', 'the model was closed meanwhile'));
     await Promise.all(ending);
-    await this.#investigation[Symbol.asyncDispose]();
+    await this.#verifier[Symbol.asyncDispose]();
     const whole = await this.#whole?.catch(() => undefined);
     await whole?.[Symbol.asyncDispose]();
     await disposeSteps(this.#steps);
@@ -223,7 +224,7 @@ export async function deploy(
   const code = resolveCode(options, holders.length);
   const hedge = resolveHedge(options, holders.length);
   const segments = resolveSegments(options, holders.length);
-  const verify = resolveVerify(options);
+  const verifier = new Verifier(resolveVerify(options, code), cluster);
   if (options.systematicGraceMs !== undefined) requireRange('systematicGraceMs', options.systematicGraceMs, 0, 60_000);
   const engine = await cluster.planningEngine();
   const prepared = await prepareModel(source, engine);
@@ -238,8 +239,8 @@ export async function deploy(
     const { connections } = cluster;
     const places = workers.map(worker => holders[worker]!);
     const context = { connections, places, known: options.known ?? knownHomes(connections, owner) };
-    await openSteps(prepared.model, planning, { ...options, code, hedge, verify, owner, context, holders }, steps);
-    return new Deployment(owner, { cluster, holders, prepared, plan: planning.plan, steps });
+    await openSteps(prepared.model, planning, { ...options, code, hedge, verifier, owner, context, holders }, steps);
+    return new Deployment(owner, { cluster, holders, prepared, plan: planning.plan, steps, verifier });
   } catch (error) {
     await disposeSteps(steps);
     await prepared.close();
@@ -261,7 +262,7 @@ export async function planModel(
   const code = resolveCode(options, count);
   const hedge = resolveHedge(options, count);
   const segments = resolveSegments(options, count);
-  resolveVerify(options);
+  resolveVerify(options, code);
   await using own = cluster === undefined ? await createEngine('auto') : undefined;
   const engine = own ?? cluster!.engine;
   const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
@@ -283,7 +284,7 @@ async function openSteps(
   {
     code,
     hedge,
-    verify,
+    verifier,
     owner,
     context,
     holders,
@@ -293,7 +294,7 @@ async function openSteps(
   }: Pick<ModelOptions, 'onProgress' | 'signal'> & {
     code: ResolvedCode;
     hedge: HedgeAfter | undefined;
-    verify: VerifyChoice;
+    verifier: Verifier;
     owner: Owner;
     context: PlacingContext;
     holders: readonly Connection[];
@@ -348,8 +349,8 @@ async function openSteps(
       return { name: placed.shards[block]!.name, ...(await files(block, signal)) };
     });
     const outputs = members.map(({ output }) => output);
-    const fingerprints = verify === 'fingerprint' ? fingerprintsOf(encode()) : undefined;
-    steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, fingerprints, local, resends } });
+    const checks = verifier.of(encode);
+    steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, ...checks, local, resends } });
   }
 }
 

@@ -4,7 +4,7 @@
  * call, hedge.ts says when a block is late, recover.ts supplies what fewer than k workers cannot.
  *
  * Invariants
- * 1. Every call ends with this function: answered, failed, or cancelled by the scope. Nothing outlives it.
+ * 1. Every call ends with this function: answered, failed, or cancelled by the scope. Nothing outlives it but what an audit keeps.
  * 2. A reply enters the decoders only when each of its blocks has passed `verifyBlock` and its fingerprint; whatever else a worker answers is an
  *    erasure.
  * 3. Nothing but the decode set shapes the outputs: an arrival after the last one needed is not used.
@@ -28,6 +28,7 @@ import type { Code, DecodePlans, Quorum } from '@kofn/encoder';
 import { EncodedInputs } from '@kofn/wire';
 import pAny from 'p-any';
 import pSome from 'p-some';
+import type { Audit, LayerAudits } from './audit.js';
 import { GroupOutputs, type DeployedLayer } from './group-outputs.js';
 import { Hedging, type Hedge } from './hedge.js';
 import { lacksRoom, room } from './room.js';
@@ -57,6 +58,8 @@ export interface DeployedGroup {
   readonly pace: BlockPace;
   /** What replies are checked against; undefined when they are believed. */
   readonly fingerprints?: Fingerprints | undefined;
+  /** Where replies are checked against each other behind the answer. */
+  readonly audits?: LayerAudits | undefined;
   readonly local: LocalBlocks;
   readonly resends: Resends;
 }
@@ -91,6 +94,7 @@ class GroupCall {
   /** Blocks that another worker was asked for. */
   readonly #resent = new Set<number>();
   #hedging: Hedging | undefined;
+  #audit: Audit | undefined;
   /** What all workers are sent alike, encoded when the first is. */
   #encoded: EncodedInputs | undefined;
   /** The call that completed the decode set. */
@@ -125,11 +129,14 @@ class GroupCall {
     } else {
       while (lacksRoom(this.#group, connections)) await room(this.#group, connections, { clock, signal }); // at most maxInFlight requests wait so
       using scope = openScope(clock, { parent: signal });
+      using audit = this.#group.audits?.begin(this.#outputs, this.#group.local, this.#context);
+      this.#audit = audit;
+      const calls = audit?.signal ?? scope.signal;
       try {
         const { hedge } = this.#group;
-        const isDecodable =
-          hedge === undefined ? await this.#quorums(scope.signal) : await this.#hedgedQuorums(hedge, scope.signal);
-        if (!isDecodable) computedHere = await this.#recover(scope.signal);
+        const isDecodable = hedge === undefined ? await this.#quorums(calls) : await this.#hedgedQuorums(hedge, calls);
+        if (isDecodable) audit?.keep(this.#pending.keys());
+        else computedHere = await this.#recover(calls);
       } finally {
         // What has answered by now is in the decoders; whoever has not need not any more.
         scope.abort(ANSWERED);
@@ -211,6 +218,7 @@ class GroupCall {
   }
 
   #arrive(block: number, worker: number, values: readonly Float32Array[], times: CallTimes): void {
+    this.#audit?.take(block, this.#context.connections[worker]!, values);
     if (this.#isHolding && block >= this.#group.code.k) this.#held.push({ block, values });
     else if (!this.#outputs.accept(block, values)) return;
     this.#last = times;

@@ -11,9 +11,19 @@ import type { Clock } from '@kofn/core';
  * - failed: a worker did not take a shard; it is tried again
  * - straggler: a worker takes at least twice as long for its blocks as the others do for theirs
  * - steady: a straggler is none any more
+ * - audit-failed: replies to a layer do not fit together (`verify: 'audit'`); `worker` is whose is wrong, where that can be told
  */
 export type EventKind =
-  'lost' | 'back' | 'moved' | 'restored' | 'released' | 'reduced' | 'failed' | 'straggler' | 'steady';
+  | 'lost'
+  | 'back'
+  | 'moved'
+  | 'restored'
+  | 'released'
+  | 'reduced'
+  | 'failed'
+  | 'straggler'
+  | 'steady'
+  | 'audit-failed';
 
 export interface ClusterEvent {
   /** Milliseconds of the cluster's clock (without one given: `performance.now()`). */
@@ -22,6 +32,9 @@ export interface ClusterEvent {
   readonly worker?: number;
   /** Names of layers that share their shards, or a segment's, as in reports. */
   readonly layer?: string;
+  /** Of a failed audit: the request's number in its report, and whose replies were looked at. */
+  readonly request?: number;
+  readonly workers?: readonly number[];
   readonly message: string;
 }
 

@@ -10,7 +10,8 @@ export {
   type OnnxLayer,
   type ShapedArray,
 } from './coded-layer.js';
-export { codedModel, type CodedModel, type RunResult, type UpdateOptions } from './coded-model.js';
+export type { AuditOutcome } from './audit.js';
+export { codedModel, type AuditCounts, type CodedModel, type RunResult, type UpdateOptions } from './coded-model.js';
 export { planModel } from './deployment.js';
 export type { ClusterEvent, EventKind } from './events.js';
 // The simulator plants bugs in it.

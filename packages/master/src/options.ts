@@ -81,10 +81,10 @@ export const SEGMENTS = ['local', 'replicated'] as const;
 export type SegmentChoice = (typeof SEGMENTS)[number];
 
 /**
- * Whether what workers compute is checked: not (a reply of the right type and shape with finite numbers is believed), or each reply
- * before it is used.
+ * Whether what workers compute is checked: not (a reply of the right type and shape with finite numbers is believed), each reply
+ * before it is used, or all replies to a layer against each other, behind the answer.
  */
-export const VERIFY = ['none', 'fingerprint'] as const;
+export const VERIFY = ['none', 'fingerprint', 'audit'] as const;
 export type VerifyChoice = (typeof VERIFY)[number];
 
 /** Which linear layers are coded: all that can be, those for which it pays, or these by name. */
@@ -123,9 +123,13 @@ export interface CodeOptions {
   readonly hedge?: HedgeAfter;
   /**
    * 'fingerprint': a reply that its block does not give is an erasure, and a worker that is found wrong twice is quarantined until
-   * `cluster.release`. Of coded layers, not of replicated segments. Default 'none'.
+   * `cluster.release`. 'audit': the calls that an answer does not need go on, and behind it the replies are checked against each other;
+   * with parity 1 a wrong one is noticed, with more the worker is named, which counts as found wrong if the master's own computation
+   * confirms it. Of coded layers, not of replicated segments. Default 'none'.
    */
   readonly verify?: VerifyChoice;
+  /** What audits may hold, of all requests of the model: one that would hold more is not audited. Default 64 MiB. */
+  readonly maxAuditBytes?: number;
   readonly onProgress?: (progress: DeployProgress) => void;
   readonly signal?: Signal;
 }
@@ -262,10 +266,28 @@ export function resolveHedge({ hedge }: CodeOptions, workers: number): HedgeAfte
   return hedge;
 }
 
+export interface ResolvedVerify {
+  readonly how: VerifyChoice;
+  readonly maxAuditBytes: number;
+}
+
 /** Throws INVALID_ARGUMENT. */
-export function resolveVerify({ verify = 'none' }: CodeOptions): VerifyChoice {
-  if (VERIFY.includes(verify)) return verify;
-  throw new KofnError('INVALID_ARGUMENT', `verify: "${String(verify)}" is not one of ${VERIFY.join(', ')}`);
+export function resolveVerify(
+  { verify: how = 'none', maxAuditBytes = 2 ** 26 }: CodeOptions,
+  { r }: ResolvedCode,
+): ResolvedVerify {
+  if (!VERIFY.includes(how)) {
+    throw new KofnError('INVALID_ARGUMENT', `verify: "${String(how)}" is not one of ${VERIFY.join(', ')}`);
+  }
+  if (how === 'audit' && r === 0) {
+    const advice = 'give parity 1 or more, or use fingerprint';
+    throw new KofnError(
+      'INVALID_ARGUMENT',
+      `verify: audit checks replies against parity, and there is none; ${advice}`,
+    );
+  }
+  requireWhole('maxAuditBytes', maxAuditBytes, 0, Number.MAX_SAFE_INTEGER);
+  return { how, maxAuditBytes };
 }
 
 /** Who runs the segments, with `workers` to do it. Throws INVALID_ARGUMENT. */

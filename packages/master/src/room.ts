@@ -7,6 +7,8 @@ import type { Connection } from './connection.js';
 export interface Holdings {
   readonly code: Code;
   readonly shards: readonly { readonly worker: number; readonly other: number | undefined }[];
+  /** What waits behind answers that have been given, and can give way. */
+  readonly audits?: { makeRoom(): boolean } | undefined;
 }
 
 /** Whether there would be enough workers, were they not full. */
@@ -21,12 +23,13 @@ export function lacksRoom({ code, shards }: Holdings, connections: readonly Conn
   return !canDecode(({ takesCalls, isFull }) => takesCalls && !isFull) && canDecode(({ takesCalls }) => takesCalls);
 }
 
-/** Waits for room at a worker that is full. */
+/** Waits for room at a worker that is full; the caller looks again. */
 export async function room(
-  { shards }: Holdings,
+  { shards, audits }: Holdings,
   connections: readonly Connection[],
   { clock, signal }: { clock: Clock; signal: Signal },
 ): Promise<void> {
+  if (audits?.makeRoom() === true) return;
   using scope = openScope(clock, { parent: signal });
   const holders = new Set(shards.flatMap(({ worker, other }) => (other === undefined ? [worker] : [worker, other])));
   const full = [...holders].map(worker => connections[worker]!).filter(({ isFull }) => isFull);

@@ -8,6 +8,7 @@
  */
 import { abortable, KofnError, type Clock, type ErrorCode, type Signal } from '@kofn/core';
 import type { EncodedInputs, InferReply, WorkerTimes } from '@kofn/wire';
+import type { AuditOutcome } from './audit.js';
 import type { Connection } from './connection.js';
 import type { DispatchHooks, OnLoss } from './options.js';
 import type { CallTimes } from './spans.js';
@@ -27,6 +28,8 @@ export interface RequestContext {
   readonly systematicGraceMs: number;
   /** Replies that failed their check, to be looked into when the request is over. */
   readonly suspicions: Suspicion[];
+  /** What becomes of its audits, behind its answer. */
+  readonly audits: Promise<AuditOutcome>[];
 }
 
 export interface WorkerCall<T> {

@@ -7,6 +7,7 @@ import {
   resolveConnectOptions,
   resolveHedge,
   resolveSegments,
+  resolveVerify,
   resolveWorkers,
   type CodeOptions,
   type ConnectOptions,
@@ -128,4 +129,26 @@ describe('a second worker', () => {
     it(`is refused: ${message.source}`, () =>
       refused(() => [resolveHedge(options, workers), resolveSegments(options, workers)], message));
   }
+});
+
+describe('how replies are verified', () => {
+  const code = resolveCode({}, 5);
+
+  it('is not at all by default, and audits hold 64 MiB', () => {
+    assert.deepEqual(resolveVerify({}, code), { how: 'none', maxAuditBytes: 2 ** 26 });
+    const audit = { verify: 'audit', maxAuditBytes: 0 } as const;
+    assert.deepEqual(resolveVerify(audit, code), { how: 'audit', maxAuditBytes: 0 });
+  });
+
+  it('is refused where it cannot be', () => {
+    refused(
+      () => resolveVerify({ verify: 'always' as 'none' }, code),
+      /verify: "always" is not one of none, fingerprint, audit/,
+    );
+    refused(
+      () => resolveVerify({ verify: 'audit' }, resolveCode({ parity: 0 }, 5)),
+      /verify: audit .* give parity 1 or more/,
+    );
+    refused(() => resolveVerify({ maxAuditBytes: -1 }, code), /maxAuditBytes: -1 is outside the range 0/);
+  });
 });

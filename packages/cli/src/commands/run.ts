@@ -114,6 +114,7 @@ async function answerAll(
   const tally = new Tally(requests);
   let lastReport: RunReport | undefined;
   let expected: Tensors | undefined;
+  const audits: Promise<unknown>[] = [];
   using progress = openProgress(' running {bar} {value}/{total} | p50 {p50} ms', requests, { p50: '-' });
   const options = { count: requests, inputs: inputs.forRequest, deadlineMs, signal, kills: workers.kills };
   for await (const outcome of runRequests(coded, options)) {
@@ -122,6 +123,7 @@ async function answerAll(
     else {
       const { outputs, report } = outcome.result;
       lastReport = report;
+      if (outcome.result.audit !== undefined) audits.push(outcome.result.audit);
       tally.answered(report, request);
       await output?.write(request, outputs);
       if (reference !== undefined) {
@@ -132,5 +134,6 @@ async function answerAll(
     }
     progress.update(request + 1, () => ({ p50: formatMs(tally.recentP50Ms()) }));
   }
+  await Promise.all(audits); // the last ones may still wait for replies
   return { tally, lastReport };
 }
