@@ -19,7 +19,8 @@ const command = (...args: string[]) =>
   spawnSync(process.execPath, [fileURLToPath(new URL('main.js', import.meta.url)), ...args], { encoding: 'utf8' });
 
 describe('simulator', () => {
-  it(`finds nothing in ${SEEDS} seeds, in which all that it draws happens`, async () => {
+  it(`finds nothing in ${SEEDS} seeds, in which all that it draws happens`, async function () {
+    this.timeout(180_000); // it is all computation, and the machine may be busy
     const caught = new Map(LIES.map(lie => [lie, 0]));
     let [restarts, healed] = [0, 0];
     for (let seed = 0; seed < SEEDS; seed++) {
