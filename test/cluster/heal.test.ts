@@ -122,9 +122,13 @@ describe('healing', () => {
     assert.deepEqual([worker, bench.layer.health.ready, bench.layer.health.margin], [3, 4, 0]);
     assert.match(message, /no worker is left that could take what worker 3 held of layer layer: margin 0/);
     assert.deepEqual((await exact(bench.layer)).recovered, { lost: [3], late: [] });
+    await bench.connect(); // a master that starts again meanwhile finds the others' shards, and has the fifth wait for its worker
+    assert.deepEqual([bench.sentBytes, bench.places, bench.layer.health.margin], [0, FIVE, 0]);
+    assert.deepEqual((await exact(bench.layer)).recovered, { lost: [3], late: [] });
     await bench.start(3); // with its disk: nothing is to be sent
     await bench.until('back');
     assert.deepEqual([(await exact(bench.layer)).erasures, bench.layer.health.margin], [[], 1]);
+    assert.ok(!bench.cluster.events.some(({ kind }) => kind === 'restored'));
   });
 
   it('puts again what a worker lost with its disk', async () => {

@@ -81,7 +81,10 @@ describe('a rolling restart', () => {
     }
     const { lost, wrong, late, failures } = load;
     assert.deepEqual({ lost, wrong, late, failures }, { lost: 0, wrong: 0, late: 0, failures: [] });
-    const told = cluster.events.map(({ kind, worker }) => `${kind} ${worker}`);
+    // Whoever starts on a busy machine may be told to be slow.
+    const told = cluster.events
+      .filter(({ kind }) => kind !== 'straggler' && kind !== 'steady')
+      .map(({ kind, worker }) => `${kind} ${worker}`);
     const restarts = ALL.flatMap(worker => [`lost ${worker}`, `back ${worker}`]);
     assert.deepEqual(told, restarts); // and no shard was put again
     assert.deepEqual(await leftSince(open, openResources), []);

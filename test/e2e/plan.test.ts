@@ -67,7 +67,7 @@ describe('kofn plan', () => {
 });
 
 describe('kofn --help', () => {
-  for (const command of [[], ['demo'], ['worker'], ['plan'], ['run'], ['bench', 'compare']]) {
+  for (const command of [[], ['demo'], ['worker'], ['plan'], ['run'], ['replan'], ['bench', 'compare']]) {
     it(`kofn ${[...command, '--help'].join(' ')} explains itself with examples`, async () => {
       using sandbox = new Sandbox();
       const { code, stdout, stderr } = await sandbox.run(...command, '--help');

@@ -32,6 +32,8 @@ export type {
   OnLoss,
   OnnxLayer,
   Plan,
+  Replanned,
+  ReplanOptions,
   RunOptions,
   RunReport,
   SegmentChoice,
@@ -43,6 +45,7 @@ export type {
   UpdateOptions,
   VerifyChoice,
   WorkerSpeed,
+  WorkerNeed,
   WorkerView,
 } from '@kofn/master';
 export type { CodeName } from '@kofn/encoder';

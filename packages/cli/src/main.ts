@@ -16,12 +16,14 @@ import type { BenchFailureArguments } from './commands/bench-failure.js';
 import type { CompareArguments } from './commands/bench-compare.js';
 import type { DemoArguments } from './commands/demo.js';
 import type { FleetArguments } from './commands/fleet.js';
+import type { ReplanArguments } from './commands/replan.js';
 import type { RunArguments } from './commands/run.js';
 import { describeError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, exitCodeOf } from './exit.js';
 import { Interrupt } from './interrupt.js';
 import {
   addClusterOptions,
   addCodeOptions,
+  addEngineOptions,
   addInputOptions,
   addJsonOption,
   type SharedArguments,
@@ -68,6 +70,7 @@ async function createProgram(args: readonly string[], running: Running): Promise
   await addWorker(program, args);
   addPlan(program, running);
   addRun(program, running);
+  addReplan(program, running);
   addFleet(program, running);
   addBench(program, running, args);
   return program.addHelpText(
@@ -135,6 +138,7 @@ function addRun(program: Command, running: Running): void {
       oneOf<OnLoss>('--on-loss', ['local', 'resend', 'fail']),
       'local',
     )
+    .option('--id <name>', 'who claims the shards: the same name finds its model again (default: a random one)')
     .option('--compare', 'compare each answer with the uncoded model in ONNX Runtime')
     .option('--output <dir>', 'write each output to DIR/NAME.npy (NAME.REQUEST.npy for several requests)')
     .option('--kill <i@n>', 'kill local worker I while it holds request N, both from 0; repeat for more', kill);
@@ -149,6 +153,38 @@ function addRun(program: Command, running: Running): void {
     )
     .action((model: string, options: RunArguments) =>
       running(async signal => (await import('./commands/run.js')).run(model, options, signal)),
+    );
+}
+
+function addReplan(program: Command, running: Running): void {
+  const command = program
+    .command('replan <model>')
+    .description(
+      'Puts a plan for these workers in the place of the one that a program left on them and that no master runs now.',
+    )
+    .requiredOption(
+      '--workers <addresses>',
+      'all that are to be planned for, as host:port,host:port,…',
+      names('--workers'),
+    );
+  addInputOptions(addCodeOptions(addEngineOptions(command), 'all'))
+    .option('--id <name>', 'whose model it is, the id of connect or kofn run (default: the one that is there)')
+    .option('--name <name>', "the model's name (default: that of its file)")
+    .option('--dry-run', 'show what would be sent and whether there is room, and change nothing')
+    .option('--keep-old', 'leave the old plan until its leases end: a master that runs by it keeps its shards');
+  addJsonOption(command)
+    .addHelpText(
+      'after',
+      '\nGive the options that your program deploys with: what stands does not tell them.' +
+        '\nA master that runs replans by itself, without a restart: cluster.replan().' +
+        examples(
+          'kofn replan model.onnx --workers pi1:9090,pi2:9090,pi3:9090,pi4:9090,pi5:9090 --dry-run',
+          'kofn replan model.onnx --workers pi1:9090,pi2:9090,pi3:9090 --id shop --parity 1 --json',
+        ) +
+        '\nExit code: 0 the new plan stands (or could, with --dry-run), 1 it does not and the old one does, 2 bad input.',
+    )
+    .action((model: string, options: ReplanArguments) =>
+      running(async signal => (await import('./commands/replan.js')).replan(model, options, signal)),
     );
 }
 
@@ -249,7 +285,7 @@ function report(error: unknown, args: readonly string[]): void {
 /** " run" for `kofn run …`; nothing when the first word is no command. */
 function nameOf(args: readonly string[]): string {
   const first = args[0] ?? '';
-  return ['demo', 'worker', 'plan', 'run', 'fleet', 'bench'].includes(first) ? ` ${first}` : '';
+  return ['demo', 'worker', 'plan', 'run', 'replan', 'fleet', 'bench'].includes(first) ? ` ${first}` : '';
 }
 
 function version(): string {

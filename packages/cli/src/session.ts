@@ -7,6 +7,7 @@ import {
   connect,
   type Cluster,
   type CodedModel,
+  type DeployProgress,
   type DispatchHooks,
   type HedgeAfter,
   type LayerChoice,
@@ -17,12 +18,14 @@ import {
 import type { Kill } from './arguments.js';
 import { KillPlan } from './kill-plan.js';
 import { startLocalWorkers, type LocalWorkers } from './local-workers.js';
-import { openProgress } from './progress.js';
+import { note, openProgress } from './progress.js';
 import { formatBytes } from './render.js';
 
 export interface ClusterArguments {
   readonly workers?: readonly string[];
   readonly local?: number;
+  /** Who claims shards on the workers; default a random name. */
+  readonly id?: string;
   readonly engine: EngineName | 'auto';
   readonly threads: number;
 }
@@ -63,6 +66,25 @@ export function codeOptions({
   };
 }
 
+/** A bar for the shards on their way. */
+export interface DeployBar extends Disposable {
+  readonly onProgress: (progress: DeployProgress) => void;
+}
+
+/** `onSent` hears of the bytes also where nobody looks at a bar. */
+export function openDeployBar(onSent: (sentBytes: number) => void = () => undefined): DeployBar {
+  const format = ' deploying {bar} {percentage}% | layer {layer} | {sent}';
+  const bar = openProgress(format, 1, { layer: '-', sent: '' });
+  return {
+    onProgress({ layer, layerNumber, layerCount, sentBytes, totalBytes }) {
+      onSent(sentBytes);
+      const done = (layerNumber + (totalBytes === 0 ? 1 : sentBytes / totalBytes)) / layerCount;
+      bar.update(done, () => ({ layer, sent: formatBytes(sentBytes) }));
+    },
+    [Symbol.dispose]: () => bar[Symbol.dispose](),
+  };
+}
+
 export class Workers implements AsyncDisposable {
   readonly cluster: Cluster;
   readonly kills: KillPlan;
@@ -77,14 +99,17 @@ export class Workers implements AsyncDisposable {
 
   /** Starts local workers if asked to, and connects. What fails leaves no process behind. */
   static async open(args: ClusterArguments, kills: readonly Kill[], signal: AbortSignal): Promise<Workers> {
-    const { engine, threads } = args;
+    const { engine, threads, id } = args;
     const local =
       args.local === undefined ? undefined : await startLocalWorkers(args.local, { engine, threads, signal });
     try {
       const plan = new KillPlan(kills, index => local?.pidOf(index), systemClock);
       const hooks: DispatchHooks = plan.hooks;
       const workers = local?.addresses ?? args.workers ?? [];
-      return new Workers(await connect({ workers, engine, threads, hooks, signal }), plan, local);
+      const about = { workers, engine, threads, hooks, signal, ...(id === undefined ? {} : { id }) };
+      const cluster = await connect(about);
+      for (const { kind, message } of cluster.events) if (kind === 'lost') note(`${message}; going on without it`);
+      return new Workers(cluster, plan, local);
     } catch (error) {
       await local?.close();
       throw error;
@@ -98,17 +123,8 @@ export class Workers implements AsyncDisposable {
 
   /** `codedModel` with a bar for the shards on their way. */
   async deploy(modelPath: string, options: Omit<ModelOptions, 'onProgress'>): Promise<CodedModel> {
-    const format = ' deploying {bar} {percentage}% | layer {layer} | {sent}';
-    using progress = openProgress(format, 1, { layer: '-', sent: '' });
-    return await codedModel(modelPath, {
-      ...options,
-      cluster: this.cluster,
-      onProgress: ({ layer, layerNumber, layerCount, sentBytes, totalBytes }) => {
-        this.#sentBytes = sentBytes;
-        const done = (layerNumber + (totalBytes === 0 ? 1 : sentBytes / totalBytes)) / layerCount;
-        progress.update(done, () => ({ layer, sent: formatBytes(sentBytes) }));
-      },
-    });
+    using bar = openDeployBar(sentBytes => (this.#sentBytes = sentBytes));
+    return await codedModel(modelPath, { ...options, cluster: this.cluster, onProgress: bar.onProgress });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

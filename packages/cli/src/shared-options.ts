@@ -27,13 +27,18 @@ export interface SharedArguments extends ClusterArguments, CodeArguments, InputA
 }
 
 export function addClusterOptions(command: Command): Command {
-  return command
+  command
     .option('--workers <addresses>', 'workers that run already, as host:port,host:port,…', names('--workers'))
     .option(
       '--local <n>',
       'start N workers on this machine and stop them afterwards',
       whole('--local', 1, MAX_LOCAL_WORKERS),
-    )
+    );
+  return addEngineOptions(command);
+}
+
+export function addEngineOptions(command: Command): Command {
+  return command
     .option(
       '--engine <name>',
       `engine of master and local workers: ${ENGINES.join(', ')}`,

@@ -71,7 +71,14 @@ describe('models that stand on workers', () => {
         roundTripMs: 12.34,
       },
       ...{ bytesPerSecond: 123.4e6, macsPerSecond: 12.34e9, recentRuns: 9, engine: 'native 1', cores: 4, shards: 100 },
-      ...{ memoryLimitBytes: 1e9, diskUsedBytes: 123.4e6, diskLimitBytes: 1e9, shardBytes: 1e8, owners: [] },
+      ...{
+        memoryUsedBytes: 1e8,
+        memoryLimitBytes: 1e9,
+        diskUsedBytes: 123.4e6,
+        diskLimitBytes: 1e9,
+        shardBytes: 1e8,
+        owners: [],
+      },
     }));
     const events = Array.from({ length: 99 }, (_, i) => ({ worker: 1, ageMs: 1e6 - i, text: 'took 100 shards of m' }));
     const lines = fleetScreen({ workers, models, events }).trimEnd().split('\n');

@@ -1,22 +1,34 @@
 /** `connect`: the workers, the master's own engine, and what all models on them share. */
 import { randomInt } from 'node:crypto';
-import { abortable, KofnError, openScope, seededRng, type Clock, type Rng, type Timer } from '@kofn/core';
+import {
+  abortable,
+  KofnError,
+  openScope,
+  seededRng,
+  type Clock,
+  type Rng,
+  type Scope,
+  type Signal,
+  type Timer,
+} from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { connectChannel } from '@kofn/wire';
 import type { Registry } from 'prom-client';
 import { Admission } from './admission.js';
-import { Connection } from './connection.js';
+import { Connection, isItThere } from './connection.js';
 import { Events, type ClusterEvent } from './events.js';
-import { snapshot, type Fleet, type WorkerState } from './fleet.js';
+import { isGone, snapshot, type Fleet, type WorkerState } from './fleet.js';
 import type { ModelHealth } from './holding.js';
 import type { OpenChannel } from './link.js';
 import {
+  requireAddress,
   requireRange,
   requireWhole,
   resolveConnectOptions,
   type ConnectOptions,
   type DispatchHooks,
 } from './options.js';
+import type { Replanned, ReplanOptions } from './replan.js';
 
 /** Leases are 24 hours: a day's worth of failed renewals may pass. */
 const RENEW_MS = 60 * 60_000;
@@ -31,9 +43,17 @@ export interface Standing {
   health(): ModelHealth;
   /** Claims its shards for another lease. */
   renew(): Promise<void>;
+  /** The numbers of the workers that it stands on. */
+  workers(): readonly number[];
+  /** A worker is new in the cluster. */
+  welcome(connection: Connection): void;
+  replan(options: ReplanOptions): Promise<Replanned>;
   /** Frees what the master holds of it; its claims stay. */
   release(): Promise<void>;
 }
+
+/** Connects to worker `index`. Throws as `Connection.open`. */
+type Open = (index: number, address: string, signal: Signal | undefined) => Promise<Connection>;
 
 export class Cluster implements AsyncDisposable {
   /** The first part of the owner of every claim made through this cluster. */
@@ -43,13 +63,18 @@ export class Cluster implements AsyncDisposable {
   /** The master's own engine: segments between coded layers, and blocks that no worker is left for. */
   readonly engine: Engine;
   readonly engineThreads: number;
+  /** By number, which stays a worker's own: whoever holds this array sees those that are added. */
   readonly connections: readonly Connection[];
+  readonly #connections: Connection[] = [];
+  readonly #open: Open;
+  /** The worker that is being added, for which another waits, and what ends that. */
+  #adding: Promise<unknown> = Promise.resolve();
+  #addition: Scope | undefined;
   readonly #admission: Admission;
   readonly #models = new Set<Standing>();
   readonly #events: Events;
   /** As the last change was told. */
-  readonly #states = new Map<Connection, WorkerState>();
-  readonly #judged = new Map<Connection, number>();
+  readonly #told = new Map<Connection, { readonly state: WorkerState; readonly judged: number }>();
   readonly #lost = new Set<Connection>();
   readonly #stragglers = new Set<Connection>();
   readonly #listeners = new Set<(fleet: Fleet) => void>();
@@ -73,6 +98,7 @@ export class Cluster implements AsyncDisposable {
     maxInFlight: number;
     healAfterMs: number;
     connections: readonly Connection[];
+    open: Open;
   }) {
     this.id = parts.id;
     this.clock = parts.clock;
@@ -81,9 +107,11 @@ export class Cluster implements AsyncDisposable {
     this.engineThreads = parts.engineThreads;
     this.#admission = new Admission(parts.maxInFlight);
     this.healAfterMs = parts.healAfterMs;
-    this.connections = parts.connections;
+    this.connections = this.#connections;
+    this.#open = parts.open;
     this.#events = new Events(parts.clock);
     this.#renewal = this.#renewLater();
+    for (const connection of parts.connections) this.#join(connection);
   }
 
   /** The workers as the master sees them now; a new array whenever one changes. */
@@ -118,13 +146,20 @@ export class Cluster implements AsyncDisposable {
     this.#events.tell(event);
   }
 
-  /** @internal Something of the connection is another. */
-  changed(connection: Connection): void {
+  #join(connection: Connection): void {
+    this.#connections.push(connection);
+    this.#fleet = undefined;
+    connection.onChange(() => this.#changed(connection));
+    this.#changed(connection);
+  }
+
+  /** Something of the connection is another. */
+  #changed(connection: Connection): void {
     const { state, trust } = connection;
     if (!this.#closed) this.#tellOfSpeed(connection);
-    if (this.#states.get(connection) === state && (this.#judged.get(connection) ?? 0) === trust.judged) return;
-    this.#states.set(connection, state);
-    this.#judged.set(connection, trust.judged);
+    const before = this.#told.get(connection);
+    if (before?.state === state && before.judged === trust.judged) return;
+    this.#told.set(connection, { state, judged: trust.judged });
     this.#fleet = undefined;
     if (!this.#closed) this.#tellOf(connection);
     for (const listener of [...this.#listeners]) listener(this.workers);
@@ -137,6 +172,9 @@ export class Cluster implements AsyncDisposable {
       this.tell({ kind: 'lost', worker, message: `worker ${worker} (${address}) is lost: ${state.reason}` });
     } else if (state.kind === 'ready' && this.#lost.delete(connection)) {
       this.tell({ kind: 'back', worker, message: `worker ${worker} (${address}) is back` });
+    } else if (state.kind === 'removed') {
+      this.#lost.delete(connection);
+      this.tell({ kind: 'removed', worker, message: `worker ${worker} (${address}) was removed` });
     }
   }
 
@@ -157,6 +195,77 @@ export class Cluster implements AsyncDisposable {
       this.#stragglers.delete(connection);
       this.tell({ kind: 'steady', worker, message: `worker ${worker} (${address}) is no straggler any more: ${how}` });
     }
+  }
+
+  /**
+   * One more worker, at `address`; returns its number, the next. From now on it is a spare: models stand on it after a `replan`, or
+   * when it takes what a lost worker held. Throws INVALID_ARGUMENT (no address, or one that the cluster has), UNAVAILABLE (nobody
+   * answers), PROTOCOL (something else answers there), CANCELLED.
+   */
+  add(address: string, { signal }: { readonly signal?: Signal } = {}): Promise<number> {
+    const adding = this.#adding.then(() => this.#add(address, signal));
+    this.#adding = adding.catch(() => undefined);
+    return adding;
+  }
+
+  async #add(address: string, signal: Signal | undefined): Promise<number> {
+    this.assertOpen();
+    requireAddress('address', address);
+    const same = this.#connections.find(each => each.address === address && each.state.kind !== 'removed');
+    if (same !== undefined) {
+      throw new KofnError('INVALID_ARGUMENT', `address: ${address} is worker ${same.index}; each worker counts once`);
+    }
+    const index = this.#connections.length;
+    using scope = openScope(this.clock, { parent: signal });
+    this.#addition = scope;
+    const connection = await this.#open(index, address, scope.signal);
+    try {
+      this.assertOpen();
+      if (isGone(connection.state)) {
+        throw new KofnError('UNAVAILABLE', `${connection.whyAway}. ${isItThere(address)}`);
+      }
+    } catch (error) {
+      await connection[Symbol.asyncDispose]();
+      throw error;
+    }
+    this.#join(connection);
+    this.tell({ kind: 'added', worker: index, message: `worker ${index} (${address}) was added` });
+    for (const model of this.#models) model.welcome(connection);
+    return index;
+  }
+
+  /**
+   * Has worker `index` leave for good: it is connected to no more, and no plan counts it. Its number stays its own. What it holds it
+   * keeps until the leases end. Throws INVALID_ARGUMENT (no such worker, the last one, or one that a model stands on: `replan` without
+   * it first).
+   */
+  async remove(index: number): Promise<void> {
+    this.assertOpen();
+    requireWhole('worker', index, 0, this.#connections.length - 1);
+    const connection = this.#connections[index]!;
+    const holder = [...this.#models].find(model => model.workers().includes(index));
+    if (holder !== undefined) {
+      const what = `worker ${index} (${connection.address}) holds a part of model "${holder.name}"`;
+      throw new KofnError('INVALID_ARGUMENT', `${what}; replan({ workers }) without it first`);
+    }
+    if (this.#connections.every(each => each === connection || each.state.kind === 'removed')) {
+      throw new KofnError(
+        'INVALID_ARGUMENT',
+        `worker ${index} is the last of the cluster; add others first, or close it`,
+      );
+    }
+    await connection.remove();
+  }
+
+  /**
+   * Plans each model anew for the workers that are ready now, one model after the other: see `CodedModel.replan`. The first failure is
+   * thrown; models before it stand by their new plan, all others by their old one.
+   */
+  async replan(options: ReplanOptions = {}): Promise<readonly Replanned[]> {
+    this.assertOpen();
+    const replanned: Replanned[] = [];
+    for (const model of [...this.#models]) if (this.#models.has(model)) replanned.push(await model.replan(options));
+    return replanned;
   }
 
   /**
@@ -229,6 +338,8 @@ export class Cluster implements AsyncDisposable {
     this.#closed = true;
     this.#renewal.cancel();
     for (const model of [...this.#models]) await model.release();
+    this.#addition?.abort(new KofnError('CANCELLED', 'the cluster was closed meanwhile'));
+    await this.#adding;
     await Promise.all(this.connections.map(connection => connection[Symbol.asyncDispose]()));
     await this.engine[Symbol.asyncDispose]();
     const planning = await this.#planning?.catch(() => undefined);
@@ -253,8 +364,10 @@ export interface ClusterParts {
 }
 
 /**
- * Connects to every worker. Throws INVALID_ARGUMENT (options), UNAVAILABLE (a worker that does not answer, named),
- * PROTOCOL (something else answers there), ENGINE (the master's own engine does not start).
+ * Connects to the workers, and returns when each has answered or `connectDeadlineMs` have passed. Those that have not are connected to
+ * again and again, like workers that were lost. Throws INVALID_ARGUMENT (options), UNAVAILABLE (fewer than `minWorkers` answer; names
+ * the others, with the reasons), PROTOCOL (something else answers at an address), ENGINE (the master's own engine does not start),
+ * CANCELLED.
  */
 export async function connect(options: ConnectOptions, simulated: ClusterParts = {}): Promise<Cluster> {
   const resolved = resolveConnectOptions(options);
@@ -265,20 +378,30 @@ export async function connect(options: ConnectOptions, simulated: ClusterParts =
     parts.push(part);
     return part;
   };
-  const opening = resolved.workers.map((address, index) =>
-    opened(Connection.open(index, address, { ...resolved, rng, openChannel })),
-  );
+  const open: Open = (index, address, signal) =>
+    Connection.open(index, address, { ...resolved, rng, openChannel, signal });
+  const opening = resolved.workers.map((address, index) => opened(open(index, address, resolved.signal)));
   const openingEngine = opened(
     simulated.engine === undefined ? createEngine(resolved.engine) : Promise.resolve(simulated.engine),
   );
   try {
     const [ownEngine, ...connections] = await Promise.all([openingEngine, ...opening]);
-    const cluster = new Cluster({ ...resolved, engine: ownEngine, engineThreads: resolved.threads, connections });
-    for (const connection of connections) connection.onChange(() => cluster.changed(connection));
-    return cluster;
+    requireAnswers(connections, resolved.minWorkers);
+    return new Cluster({ ...resolved, engine: ownEngine, engineThreads: resolved.threads, connections, open });
   } catch (error) {
     await Promise.allSettled([openingEngine, ...opening]);
     for (const part of parts) await part[Symbol.asyncDispose]();
     throw KofnError.from(error, 'UNAVAILABLE');
   }
+}
+
+/** Throws UNAVAILABLE. */
+function requireAnswers(connections: readonly Connection[], minWorkers: number): void {
+  const away = connections.filter(({ state }) => isGone(state));
+  const answered = connections.length - away.length;
+  if (answered >= minWorkers) return;
+  const least = minWorkers === 1 ? '' : ` and minWorkers is ${minWorkers}`;
+  const why = away.map(({ whyAway }) => whyAway).join('; ');
+  const message = `${answered} of ${connections.length} workers answer${least}: ${why}. ${isItThere(away[0]!.address)}`;
+  throw new KofnError('UNAVAILABLE', message);
 }

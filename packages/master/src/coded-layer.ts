@@ -20,6 +20,7 @@ import { codedModel, type AuditCounts, type CodedModel, type RunResult } from '.
 import type { CodeOptions, RunOptions } from './options.js';
 import type { Plan } from './plan.js';
 import { prepareModel, type ModelSource } from './prepare.js';
+import type { Replanned, ReplanOptions } from './replan.js';
 
 /** Anything with rows and columns, ml-matrix's Matrix among them. */
 export interface MatrixLike {
@@ -72,13 +73,15 @@ export interface LayerResult extends Omit<RunResult, 'outputs'> {
 }
 
 export class CodedLayer implements AsyncDisposable {
-  readonly plan: Plan;
   readonly #model: CodedModel;
 
   /** @internal Use {@link codedLayer}. */
   constructor(model: CodedModel) {
-    this.plan = model.plan;
     this.#model = model;
+  }
+
+  get plan(): Plan {
+    return this.#model.plan;
   }
 
   /** How it stands now: which of its blocks are on ready workers, and how many may still be lost. */
@@ -99,6 +102,11 @@ export class CodedLayer implements AsyncDisposable {
     const value = Array.isArray(input) ? fromRows('input', input as readonly (readonly number[])[]) : (input as Tensor);
     const { outputs, ...about } = await this.#model.run({ [this.#model.inputs[0]!.name]: value }, options);
     return { output: outputs[this.#model.outputs[0]!.name] as Float32Tensor, ...about };
+  }
+
+  /** As `CodedModel.replan`. */
+  replan(options: Omit<ReplanOptions, 'layers' | 'segments'> = {}): Promise<Replanned> {
+    return this.#model.replan(options);
   }
 
   close(): Promise<void> {

@@ -5,19 +5,34 @@
  * Invariants
  * 1. `run` ends by its deadline, with an exact answer or one KofnError.
  * 2. Each request runs on one version from its beginning to its end.
- * 3. At any time one version answers: an update that fails changes nothing.
+ * 3. At any time one version answers: an update or a new plan that fails changes nothing.
  */
 import path from 'node:path';
 import { KofnError, openScope, throwIfAborted, type Tensors } from '@kofn/core';
+import type { Engine } from '@kofn/engine';
 import type { ValueInfo } from '@kofn/graph';
+import type { Owner } from '@kofn/wire';
 import type { AuditOutcome } from './audit.js';
 import { giveUp } from './claims.js';
 import type { Cluster } from './cluster.js';
+import type { WorkerNeed } from './capacity.js';
 import { deploy, type Deployment } from './deployment.js';
+import type { Design, DeploySource } from './design.js';
 import type { ModelHealth } from './holding.js';
 import { DEFAULT_DEADLINE_MS, requireName, requireRange, type ModelOptions, type RunOptions } from './options.js';
 import type { Plan } from './plan.js';
 import type { ModelSource } from './prepare.js';
+import {
+  dryRunOf,
+  isOwner,
+  replannedOf,
+  roomFor,
+  within,
+  wordsOf,
+  workersFor,
+  type Replanned,
+  type ReplanOptions,
+} from './replan.js';
 import type { RunReport } from './report.js';
 
 /** What an update may have of its own; all else is as the model was deployed. */
@@ -38,12 +53,15 @@ export type AuditCounts = Readonly<Record<AuditOutcome, number>>;
 
 export class CodedModel implements AsyncDisposable {
   readonly #cluster: Cluster;
-  readonly #options: ModelOptions;
+  /** As it was deployed, with what updates and new plans changed of it. */
+  #options: ModelOptions;
+  /** The workers that its plan was last made for; until then those of the options. */
+  #workers: readonly number[] | undefined;
   readonly #leave: () => void;
   #deployment: Deployment;
   /** The version before, while requests still run on it. */
   #retiring: Deployment | undefined;
-  /** The update under way; another waits for it. */
+  /** The update or new plan under way; another waits for it. */
   #updating: Promise<unknown> = Promise.resolve();
   #requests = 0;
   readonly #audits = { passed: 0, failed: 0, skipped: 0 };
@@ -59,6 +77,9 @@ export class CodedModel implements AsyncDisposable {
       health: () => this.health,
       renew: () => this.#deployment.renew(),
       release: () => this.#release(),
+      workers: () => [this.#deployment, this.#retiring].flatMap(each => each?.standsOn ?? []),
+      welcome: connection => this.#deployment.welcome(connection),
+      replan: options => this.replan(options),
     });
   }
 
@@ -133,9 +154,18 @@ export class CodedModel implements AsyncDisposable {
    * one are given up. Throws as `codedModel` does, and INVALID_ARGUMENT when the new version has other inputs or outputs.
    */
   update(source: ModelSource, options: UpdateOptions = {}): Promise<void> {
-    const update = this.#updating.then(() => this.#update(source, options));
-    this.#updating = update.catch(() => undefined);
-    return update;
+    return this.#inTurn(() => this.#update(source, options));
+  }
+
+  /**
+   * Plans the model anew for the workers that are ready now, puts what is missing of the new plan beside the old one, and has it answer
+   * from the next request on: none waits, and each runs on one plan. `workers` are, when not given, all that are ready; for a model that
+   * was deployed on workers of its own those of them, or that took their part, that are. When it fails the old plan goes on and what was
+   * put is given up. Throws as `codedModel`; RESOURCE_EXHAUSTED, before anything is sent, when a worker has no room for both plans at
+   * once; UNAVAILABLE when one of `workers` is not ready, or is lost meanwhile.
+   */
+  replan(options: ReplanOptions = {}): Promise<Replanned> {
+    return this.#inTurn(() => this.#replan(options));
   }
 
   /**
@@ -161,13 +191,66 @@ export class CodedModel implements AsyncDisposable {
     return outcome;
   }
 
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const working = this.#updating.then(work);
+    this.#updating = working.catch(() => undefined);
+    return working;
+  }
+
   async #update(source: ModelSource, options: UpdateOptions): Promise<void> {
+    const workers = this.#ownWorkers;
+    const { homes } = this.#deployment;
+    await this.#swap(source, { ...this.#options, ...options, ...(workers && { workers }), known: homes });
+    if (options.sampleInputs !== undefined) this.#options = { ...this.#options, sampleInputs: options.sampleInputs };
+  }
+
+  async #replan({ dryRun = false, ...changes }: ReplanOptions): Promise<Replanned> {
+    this.#assertOpen();
+    const cluster = this.#cluster;
+    const old = this.#deployment;
+    const own = this.#options.workers && (old.standsOn.length > 0 ? old.standsOn : this.#options.workers);
+    const workers = workersFor(cluster.connections, changes.workers, own);
+    const known = within(old.homes, workers);
+    const about = { ...this.#options, ...changes, workers, known, cluster };
+    const source = (engine: Engine) => old.share(engine);
+    const isStanding = isOwner(old.owner);
+    const before = { workers: old.standsOn, plan: old.plan };
+    if (dryRun) {
+      const dry = await dryRunOf(source, this.#nextOwner, about, isStanding);
+      return replannedOf({ model: this.name, version: this.version, before, workers, ...dry });
+    }
+    let needs: readonly WorkerNeed[] = [];
+    const beforePut = async (design: Design) => void (needs = await roomFor(design, about, isStanding));
+    await this.#swap(source, { ...about, beforePut });
+    const { onProgress: _onProgress, signal: _signal, ...lasting } = changes;
+    this.#options = { ...this.#options, ...lasting };
+    this.#workers = workers;
+    const { name: model, version, plan } = this;
+    const replanned = replannedOf({ model, version, before, workers, plan, needs });
+    cluster.tell({ kind: 'replanned', message: wordsOf(replanned) });
+    return replanned;
+  }
+
+  /** Those that its plan was made for; where one of them has left the cluster since, those that it stands on. */
+  get #ownWorkers(): readonly number[] | undefined {
+    const own = this.#workers ?? this.#options.workers;
+    const hasLeft = own?.some(worker => this.#cluster.connections[worker]!.state.kind === 'removed');
+    return hasLeft === true ? this.#deployment.standsOn : own;
+  }
+
+  get #nextOwner(): Owner {
+    const { owner } = this.#deployment;
+    return { ...owner, version: owner.version + 1 };
+  }
+
+  /** Deploys the next version beside this one and has it answer from the next request on. */
+  async #swap(source: DeploySource, options: Omit<Parameters<typeof deploy>[2], 'cluster'>): Promise<void> {
     this.#assertOpen();
     const old = this.#deployment;
-    const owner = { ...old.owner, version: old.owner.version + 1 };
+    const owner = this.#nextOwner;
     let next: Deployment | undefined;
     try {
-      next = await deploy(source, owner, { ...this.#options, ...options, cluster: this.#cluster, known: old.homes });
+      next = await deploy(source, owner, { ...options, cluster: this.#cluster });
       checkSame('inputs', old.model.inputs, next.model.inputs);
       checkSame('outputs', old.model.outputs, next.model.outputs);
       this.#assertOpen();
@@ -196,12 +279,17 @@ export class CodedModel implements AsyncDisposable {
   }
 }
 
+/** What claims on workers call a model that is given no name. */
+export function modelName(source: ModelSource): string {
+  return typeof source === 'string' ? path.basename(source).slice(0, MAX_NAME) : 'model';
+}
+
 /** Deploys a model. Throws as {@link deploy} does. */
 export async function codedModel(
   source: ModelSource,
   options: ModelOptions & { cluster: Cluster },
 ): Promise<CodedModel> {
-  const { cluster, name = typeof source === 'string' ? path.basename(source).slice(0, MAX_NAME) : 'model' } = options;
+  const { cluster, name = modelName(source) } = options;
   requireName('name', name);
   const owner = { cluster: cluster.id, model: cluster.freeName(name), version: 1 };
   return new CodedModel(cluster, await deploy(source, owner, options), options);

@@ -11,8 +11,8 @@
  */
 import { abortReason, KofnError, openScope, sleep, type Rng, type Scope, type Signal } from '@kofn/core';
 import type { EncodedInputs, InferReply, WorkerClient, WorkerInventory, WorkerTimes } from '@kofn/wire';
-import type { WorkerState } from './fleet.js';
-import { closeLink, openLink, shardsOf, stateOf, type Link, type LinkOptions } from './link.js';
+import { isGone, type WorkerState } from './fleet.js';
+import { closeLink, NOTHING_SAID, openLink, shardsOf, stateOf, type Link, type LinkOptions } from './link.js';
 import { SpeedRecord } from './speeds.js';
 import { Trust } from './trust.js';
 
@@ -68,10 +68,13 @@ export class Connection implements AsyncDisposable {
   readonly speed: SpeedRecord;
   readonly #options: ConnectionOptions;
   readonly #life: Scope;
-  #link: Link;
+  /** The last one; none until the worker has answered for the first time. */
+  #link: Link | undefined;
   /** Names of the shards that the worker holds, as far as the master knows. */
   #shards: Set<string>;
   #state: WorkerState;
+  /** Why it was dead last. */
+  #lastLoss = '';
   #marks = 0;
   #quarantineEnds = 0;
   #lateReplies = 0;
@@ -79,19 +82,24 @@ export class Connection implements AsyncDisposable {
   readonly #listeners = new Set<() => void>();
   readonly #supervised: Promise<void>;
 
-  private constructor(index: number, address: string, link: Link, options: ConnectionOptions) {
+  private constructor(index: number, address: string, link: Link | KofnError, options: ConnectionOptions) {
     this.index = index;
     this.address = address;
     this.#options = options;
     this.speed = new SpeedRecord(options.clock, () => this.#tell());
-    this.#link = link;
-    this.#shards = shardsOf(link);
-    this.#state = link.state;
+    const isAway = link instanceof KofnError;
+    this.#link = isAway ? undefined : link;
+    this.#shards = isAway ? new Set() : shardsOf(link);
+    this.#state = isAway ? { kind: 'dead', reason: link.message } : link.state;
+    if (isAway) this.#lastLoss = link.message;
     this.#life = openScope(options.clock);
     this.#supervised = this.#supervise();
   }
 
-  /** Throws UNAVAILABLE when nobody answers at `address`, PROTOCOL when it is not a kofn worker. */
+  /**
+   * A worker that does not answer is dead to begin with, and connected to like one that was lost. Throws PROTOCOL when something else
+   * than a kofn worker answers at `address`, CANCELLED.
+   */
   static async open(
     index: number,
     address: string,
@@ -101,13 +109,13 @@ export class Connection implements AsyncDisposable {
       return new Connection(index, address, await openLink(address, signal, options), options);
     } catch (error) {
       const cause = KofnError.from(error, 'UNAVAILABLE');
-      if (cause.code === 'CANCELLED') throw cause;
-      const code = cause.code === 'DEADLINE_EXCEEDED' ? 'UNAVAILABLE' : cause.code;
-      throw new KofnError(
-        code,
-        `worker ${index} (${address}): ${cause.message}. Is \`kofn worker --listen ${address}\` running there?`,
-        { cause },
-      );
+      if (cause.code === 'CANCELLED' || signal?.aborted === true) throw cause;
+      if (cause.code === 'UNAVAILABLE' || cause.code === 'DEADLINE_EXCEEDED') {
+        return new Connection(index, address, cause, options);
+      }
+      throw new KofnError(cause.code, `worker ${index} (${address}): ${cause.message}. ${isItThere(address)}`, {
+        cause,
+      });
     }
   }
 
@@ -122,17 +130,17 @@ export class Connection implements AsyncDisposable {
 
   /** Whether a call would be refused because as many are under way as may be. */
   get isFull(): boolean {
-    return this.#link.client.isFull;
+    return this.#link?.client.isFull === true;
   }
 
   /** Resolves when that may have changed. */
   room(signal: Signal): Promise<void> {
-    return this.#link.client.room(signal);
+    return this.#link?.client.room(signal) ?? Promise.resolve();
   }
 
-  /** What it said of itself when it was connected last. */
+  /** What it said of itself when it was connected last; nothing before it has answered. */
   get inventory(): WorkerInventory {
-    return this.#link.inventory;
+    return this.#link?.inventory ?? NOTHING_SAID;
   }
 
   get shards(): Set<string> {
@@ -141,7 +149,7 @@ export class Connection implements AsyncDisposable {
 
   /** Replies that came after their request was over. */
   get lateReplies(): number {
-    return this.#lateReplies + this.#link.client.lateReplies;
+    return this.#lateReplies + (this.#link?.client.lateReplies ?? 0);
   }
 
   /** It said that it does not hold shard `name`, or not whole. */
@@ -187,6 +195,7 @@ export class Connection implements AsyncDisposable {
   /** `call` rejects with its errors and throws none. */
   #onLink<T>(bytes: number, signal: Signal | undefined, call: (client: WorkerClient) => Promise<T>): Promise<T> {
     const link = this.#link;
+    if (link === undefined) return Promise.reject(this.#unavailable());
     this.#travellingBytes += bytes;
     return call(link.client).then(
       value => {
@@ -239,22 +248,39 @@ export class Connection implements AsyncDisposable {
     this.#enter({ kind: 'ready' });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#life.abort(new KofnError('CANCELLED', 'the cluster is closed'));
-    this.#enter({ kind: 'dead', reason: 'the cluster is closed' });
+  /** It is no part of the cluster any more: its link ends and is not made again. */
+  remove(): Promise<void> {
+    const why = `worker ${this.index} (${this.address}) was removed from the cluster`;
+    return this.#end({ kind: 'removed' }, why);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    const why = 'the cluster is closed';
+    return this.#end(this.#state.kind === 'removed' ? this.#state : { kind: 'dead', reason: why }, why);
+  }
+
+  async #end(state: WorkerState, why: string): Promise<void> {
+    this.#life.abort(new KofnError('CANCELLED', why));
+    this.#enter(state);
     await this.#supervised;
     this.#life[Symbol.dispose]();
   }
 
   get #isLinked(): boolean {
-    return this.#state.kind !== 'dead' && this.#state.kind !== 'connecting';
+    return !isGone(this.#state);
   }
 
   #unavailable(): KofnError {
     if (this.#life.signal.aborted) return abortReason(this.#life.signal);
-    const { kind, ...about } = this.#state;
-    const why = 'reason' in about ? `: ${about.reason}` : '';
-    return new KofnError('UNAVAILABLE', `worker ${this.index} (${this.address}) is ${kind}${why}`);
+    return new KofnError('UNAVAILABLE', this.whyAway);
+  }
+
+  /** Who it is and its state, in words. */
+  get whyAway(): string {
+    const { kind } = this.#state;
+    const reason = kind === 'connecting' ? this.#lastLoss : 'reason' in this.#state ? this.#state.reason : '';
+    const why = reason === '' ? '' : `: ${reason}`;
+    return `worker ${this.index} (${this.address}) is ${kind}${why}`;
   }
 
   #enter(entered: WorkerState): void {
@@ -263,18 +289,21 @@ export class Connection implements AsyncDisposable {
     const state: WorkerState = isDistrusted ? { kind: 'quarantined', reason: distrust } : entered;
     if (this.#state.kind === state.kind && JSON.stringify(this.#state) === JSON.stringify(state)) return;
     this.#state = state;
+    if (state.kind === 'dead') this.#lastLoss = state.reason;
     const answers = this.takesCalls || state.kind === 'draining' || state.kind === 'quarantined';
-    if (!answers) this.#link.client.abandon(this.#unavailable());
+    if (!answers) this.#link?.client.abandon(this.#unavailable());
     this.#tell();
   }
 
   async #supervise(): Promise<void> {
     const { signal } = this.#life;
     for (;;) {
-      const lost = await this.#watch(this.#link).catch((error: unknown) => KofnError.from(error, 'UNAVAILABLE'));
-      if (!signal.aborted) this.#enter({ kind: 'dead', reason: lost.message });
-      this.#lateReplies += this.#link.client.lateReplies;
-      await closeLink(this.#link);
+      if (this.#link !== undefined) {
+        const lost = await this.#watch(this.#link).catch((error: unknown) => KofnError.from(error, 'UNAVAILABLE'));
+        if (!signal.aborted) this.#enter({ kind: 'dead', reason: lost.message });
+        this.#lateReplies += this.#link.client.lateReplies;
+        await closeLink(this.#link);
+      }
       const link = await this.#reconnect().catch(() => undefined); // only when the cluster closes
       if (link === undefined) return;
       this.#link = link;
@@ -360,6 +389,11 @@ export class Connection implements AsyncDisposable {
       }
     }
   }
+}
+
+/** What to ask oneself of an address that does not answer as it should. */
+export function isItThere(address: string): string {
+  return `Is \`kofn worker --listen ${address}\` running there?`;
 }
 
 function silent(ms: number): KofnError {

@@ -7,34 +7,23 @@
  *    repeat sends the rest.
  * 2. `retire` waits for the requests that run, dispose ends them; after either nothing of the deployment is left here.
  */
-import { abortable, KofnError, openScope, systemClock, throwIfAborted, type Scope, type Tensors } from '@kofn/core';
-import { createEngine, type Session } from '@kofn/engine';
-import { constantValue, modelFiles, wholeModel, type OnnxModel, type SegmentStep } from '@kofn/graph';
-import { shardName, type Owner } from '@kofn/wire';
+import { abortable, KofnError, openScope, throwIfAborted, type Scope, type Tensors } from '@kofn/core';
+import type { Engine, Session } from '@kofn/engine';
+import { constantValue, modelFiles, wholeModel, type OnnxModel } from '@kofn/graph';
+import type { Owner } from '@kofn/wire';
 import { atWorkers, giveUp } from './claims.js';
 import type { Cluster } from './cluster.js';
 import type { Connection } from './connection.js';
+import { designOf, type Design, type DeployOptions, type DeploySource } from './design.js';
 import { Healer } from './heal.js';
-import type { HedgeAfter } from './hedge.js';
-import { healthOf, holdingsOf, workersOf, type Holding, type ModelHealth } from './holding.js';
-import { blockOrder, Homes, knownHomes, type KnownHomes, type PlacingContext } from './homes.js';
+import { healthOf, holdingsOf, requireDecodable, workersOf, type Holding, type ModelHealth } from './holding.js';
+import type { KnownHomes } from './homes.js';
 import { checkInputs } from './inputs.js';
 import { openLocally } from './local-session.js';
-import { measureSpeeds } from './measure.js';
-import {
-  requireRange,
-  resolveCode,
-  resolveHedge,
-  resolveSegments,
-  resolveVerify,
-  resolveWorkers,
-  type ModelOptions,
-  type ResolvedCode,
-} from './options.js';
-import { ASSUMED_SPEEDS, fileOrder, measuredMsPerMac, type Plan } from './plan.js';
-import { encoded, placeLayers, Puts, shardMaker, type PlaceOptions } from './placement.js';
-import { planLayers, type Planning } from './planner.js';
-import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
+import { fileOrder, measuredMsPerMac, type Plan } from './plan.js';
+import { codedGroup, placeLayers, placeSegment, shardMaker, type PlaceOptions } from './placement.js';
+import type { Planning } from './planner.js';
+import type { PreparedModel } from './prepare.js';
 import { LocalBlocks, Resends } from './recover.js';
 import { ReplicatedSegment, type ExpectedOutput } from './replicated-segment.js';
 import type { LayerReport } from './report.js';
@@ -107,6 +96,21 @@ export class Deployment {
       homes.set(name, [...new Set([...(homes.get(name) ?? []), ...workers])]);
     }
     return homes;
+  }
+
+  /** The numbers of the workers that its blocks and segments stand on now, in the order of the blocks. */
+  get standsOn(): readonly number[] {
+    return [...new Set(this.#holdings.flatMap(holding => [...workersOf(holding)]))];
+  }
+
+  /** A worker is new in the cluster. */
+  welcome(connection: Connection): void {
+    this.#healer.welcome(connection);
+  }
+
+  /** Its model for another deployment. */
+  share(engine: Engine): PreparedModel {
+    return this.#prepared.share(engine);
   }
 
   /** One request. Throws INVALID_ARGUMENT, DTYPE_MISMATCH, SHAPE_MISMATCH (inputs), else as run.ts. */
@@ -210,36 +214,26 @@ export class Deployment {
 /**
  * Plans, opens the segments and puts the shards. Throws what is wrong with the options (INVALID_ARGUMENT), the file
  * (NOT_FOUND, INVALID_MODEL, DATA_LOSS), a layer name (NOT_FOUND, UNSUPPORTED), or a worker (UNAVAILABLE,
- * RESOURCE_EXHAUSTED, STORAGE).
+ * RESOURCE_EXHAUSTED, STORAGE). Workers that are away when it begins are no reason to fail while the others, or `onLoss`, can
+ * answer: their part is put when they come, or healed.
  */
 export async function deploy(
-  source: ModelSource,
+  source: DeploySource,
   owner: Owner,
-  options: ModelOptions & { cluster: Cluster; known?: KnownHomes },
+  options: DeployOptions & {
+    /** Sees the design before anything of it is put; what it throws ends the deployment. */
+    readonly beforePut?: (design: Design) => Promise<void>;
+  },
 ): Promise<Deployment> {
-  const { cluster, layers = 'all', sampleInputs, signal } = options;
-  const { engineThreads: threads, clock } = cluster;
-  cluster.assertOpen();
-  const holders = holdersOf(cluster, options);
-  const code = resolveCode(options, holders.length);
-  const hedge = resolveHedge(options, holders.length);
-  const segments = resolveSegments(options, holders.length);
-  const verifier = new Verifier(resolveVerify(options, code), cluster);
-  if (options.systematicGraceMs !== undefined) requireRange('systematicGraceMs', options.systematicGraceMs, 0, 60_000);
-  const engine = await cluster.planningEngine();
-  const prepared = await prepareModel(source, engine);
+  const { cluster } = options;
+  const design = await designOf(source, owner, options);
+  const { prepared, planning, holders } = design;
+  const verifier = new Verifier(design.verify, cluster);
   const steps: DeployedStep[] = [];
   try {
-    const speeds = layers === 'auto' ? await measureSpeeds(cluster, holders, code, signal) : ASSUMED_SPEEDS;
-    throwIfAborted(signal);
-    const workers = blockOrder(holders);
-    const about = { code, hedge, segments, workers, choice: layers, sampleInputs, speeds };
-    const planning = await planLayers(prepared, { engine, threads, clock, ...about });
-    await prepared.settle();
-    const { connections } = cluster;
-    const places = workers.map(worker => holders[worker]!);
-    const context = { connections, places, known: options.known ?? knownHomes(connections, owner) };
-    await openSteps(prepared.model, planning, { ...options, code, hedge, verifier, owner, context, holders }, steps);
+    await options.beforePut?.(design);
+    await openSteps(design, { ...options, owner, verifier }, steps);
+    if (options.onLoss === 'fail') requireDecodable(holdingsOf(steps), design.context);
     return new Deployment(owner, { cluster, holders, prepared, plan: planning.plan, steps, verifier });
   } catch (error) {
     await disposeSteps(steps);
@@ -248,63 +242,14 @@ export async function deploy(
   }
 }
 
-/**
- * The plan without a deployment. With a cluster every figure is measured on it; without, `workerCount` workers at
- * {@link ASSUMED_SPEEDS}. Throws as `codedModel` does.
- */
-export async function planModel(
-  source: ModelSource,
-  options: ModelOptions & ({ cluster: Cluster } | { cluster?: undefined; workerCount: number }),
-): Promise<Plan> {
-  const { cluster, layers = 'auto', sampleInputs, signal } = options;
-  const holders = cluster === undefined ? undefined : holdersOf(cluster, options);
-  const count = cluster === undefined ? resolveWorkers(options, options.workerCount).length : holders!.length;
-  const code = resolveCode(options, count);
-  const hedge = resolveHedge(options, count);
-  const segments = resolveSegments(options, count);
-  resolveVerify(options, code);
-  await using own = cluster === undefined ? await createEngine('auto') : undefined;
-  const engine = own ?? cluster!.engine;
-  const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
-  const prepared = await prepareModel(source, engine);
-  try {
-    const speeds = cluster === undefined ? ASSUMED_SPEEDS : await measureSpeeds(cluster, holders!, code, signal);
-    const workers = holders === undefined ? [...Array(count).keys()] : blockOrder(holders);
-    const about = { code, hedge, segments, workers, choice: layers, sampleInputs, speeds };
-    return (await planLayers(prepared, { engine, threads, clock, ...about })).plan;
-  } finally {
-    await prepared.close();
-  }
-}
-
 /** Opens the segments and puts the shards, appending each step to `steps` once it stands. */
 async function openSteps(
-  model: OnnxModel,
-  { plan, coded, cut, types }: Planning,
-  {
-    code,
-    hedge,
-    verifier,
-    owner,
-    context,
-    holders,
-    cluster,
-    onProgress,
-    signal,
-  }: Pick<ModelOptions, 'onProgress' | 'signal'> & {
-    code: ResolvedCode;
-    hedge: HedgeAfter | undefined;
-    verifier: Verifier;
-    owner: Owner;
-    context: PlacingContext;
-    holders: readonly Connection[];
-    cluster: Cluster;
-  },
+  { prepared: { model }, planning, holders, code, hedge, context }: Design,
+  { cluster, owner, verifier, onProgress, signal }: DeployOptions & { owner: Owner; verifier: Verifier },
   steps: DeployedStep[],
 ): Promise<void> {
   const { engine, engineThreads, clock } = cluster;
-  const reports = new Map(coded.map(report => [report.node, report]));
-  const order = fileOrder(plan);
+  const { plan, coded, cut, types } = planning;
   const segments = new Map(plan.segments.map(segment => [segment.name, segment]));
   let sentBytes = 0;
   let totalBytes = 0;
@@ -336,9 +281,7 @@ async function openSteps(
       steps.push({ kind: 'replicated', inputs, outputs, segment: new ReplicatedSegment(about) });
       continue;
     }
-    const members = [...step.layers].sort((a, b) => order.get(a.node)! - order.get(b.node)!);
-    const codables = members.map(({ node }) => reports.get(node)!);
-    const encode = () => codables.map(codable => encoded(codable.layer(), code));
+    const { members, codables, encode } = codedGroup(step, planning, code);
     const options = placing(members.map(({ node }) => node).join(', '));
     const localMsPerMac = measuredMsPerMac(plan, members);
     const placed = await placeLayers(encode(), code, context, { ...options, hedge, localMsPerMac });
@@ -354,23 +297,6 @@ async function openSteps(
   }
 }
 
-/** Puts a segment to two workers; returns its shard's name and who they are. Throws as `Puts.put`. */
-async function placeSegment(
-  step: SegmentStep,
-  context: PlacingContext,
-  options: PlaceOptions,
-): Promise<{ shard: string; at: number[] }> {
-  const files = modelFiles(step.image());
-  const name = shardName(files.model, files.weights);
-  using puts = new Puts(options);
-  const homes = new Homes(context, context.places.length);
-  const workers = context.places.map((_, copy) => homes.own(copy, name));
-  const put = workers.map(worker => puts.put(worker, { name, ...files }, step.name));
-  const failed = (await Promise.allSettled(put)).find(({ status }) => status === 'rejected');
-  if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
-  return { shard: name, at: workers.map(({ index }) => index) };
-}
-
 /** What the file says of `outputs`, or the run of the model that the plan was made with: there sizes may change. */
 function expectedOf(model: OnnxModel, outputs: readonly string[], types: Planning['types']): ExpectedOutput[] {
   return outputs.map(name => {
@@ -379,11 +305,6 @@ function expectedOf(model: OnnxModel, outputs: readonly string[], types: Plannin
     const shape = Array.from({ length: rank }, (_, axis) => (declared.length === rank ? declared[axis]! : '?'));
     return { name, dtype, shape };
   });
-}
-
-/** The workers that hold a model with these options. Throws INVALID_ARGUMENT. */
-function holdersOf({ connections }: Cluster, options: ModelOptions): readonly Connection[] {
-  return resolveWorkers(options, connections.length).map(worker => connections[worker]!);
 }
 
 async function disposeSteps(steps: readonly DeployedStep[]): Promise<void> {

@@ -2,7 +2,7 @@
 import type { Clock } from '@kofn/core';
 
 /**
- * - lost: a worker is dead; it is connected to again
+ * - lost: a worker is dead, or did not answer when the cluster was connected; it is connected to again
  * - back: a worker that was lost is ready
  * - moved: what a lost worker held of a layer stands on another now
  * - restored: a worker was given again what it lacked of a layer
@@ -12,6 +12,9 @@ import type { Clock } from '@kofn/core';
  * - straggler: a worker takes at least twice as long for its blocks as the others do for theirs
  * - steady: a straggler is none any more
  * - audit-failed: replies to a layer do not fit together (`verify: 'audit'`); `worker` is whose is wrong, where that can be told
+ * - added: a worker is new in the cluster
+ * - removed: a worker is no part of the cluster any more
+ * - replanned: a model stands by a plan for other workers, or of another code
  */
 export type EventKind =
   | 'lost'
@@ -23,7 +26,10 @@ export type EventKind =
   | 'failed'
   | 'straggler'
   | 'steady'
-  | 'audit-failed';
+  | 'audit-failed'
+  | 'added'
+  | 'removed'
+  | 'replanned';
 
 export interface ClusterEvent {
   /** Milliseconds of the cluster's clock (without one given: `performance.now()`). */

@@ -10,7 +10,8 @@ import type { WorkerSpeed } from './speeds.js';
  * - draining: it was told to stop and finishes what it has
  * - quarantined: several of its replies were none and it is left alone for a while, or two were wrong and it is left alone until
  *   it is released
- * - dead: the link is lost; it is tried again with backoff
+ * - dead: the link is lost, or it has never answered; it is tried again with backoff
+ * - removed: it is no part of the cluster any more; its number stays its own
  */
 export type WorkerState =
   | { readonly kind: 'connecting'; readonly attempt: number }
@@ -18,7 +19,13 @@ export type WorkerState =
   | { readonly kind: 'suspect'; readonly reason: 'silent' | 'engine' }
   | { readonly kind: 'draining' }
   | { readonly kind: 'quarantined'; readonly reason: string }
-  | { readonly kind: 'dead'; readonly reason: string };
+  | { readonly kind: 'dead'; readonly reason: string }
+  | { readonly kind: 'removed' };
+
+/** Whether there is no link to it. */
+export function isGone({ kind }: WorkerState): boolean {
+  return kind === 'dead' || kind === 'connecting' || kind === 'removed';
+}
 
 export interface WorkerView {
   readonly index: number;
@@ -26,6 +33,7 @@ export interface WorkerView {
   readonly state: WorkerState['kind'];
   /** Why it is not ready; empty when it is. */
   readonly reason: string;
+  /** Empty, and 0, until it has answered for the first time. */
   readonly engine: string;
   readonly cores: number;
   /** Replies that came after their request was over: counted, never used. */

@@ -16,6 +16,7 @@ import { abortable, KofnError, openScope, type Scope, type Timer } from '@kofn/c
 import type { Owner } from '@kofn/wire';
 import type { Cluster } from './cluster.js';
 import type { Connection } from './connection.js';
+import { isGone } from './fleet.js';
 import { blocksAt, isThere, workersOf, type Holding } from './holding.js';
 import { spares } from './homes.js';
 
@@ -78,6 +79,13 @@ export class Healer implements AsyncDisposable {
     return this.#left.get(connection)?.has(name) === true;
   }
 
+  /** A worker is new in the cluster: it may take what nobody could. */
+  welcome(connection: Connection): void {
+    if (this.#life.signal.aborted) return;
+    this.#watch(connection);
+    this.#wake();
+  }
+
   /** Ends what is under way; what is put then is claimed no more (shard-store.ts). */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#life.abort(new KofnError('CANCELLED', 'the model was closed meanwhile'));
@@ -104,7 +112,7 @@ export class Healer implements AsyncDisposable {
   #look(connection: Connection, { isFirst = false } = {}): void {
     const { kind } = connection.state;
     // One that answered wrong twice stays away until somebody releases it.
-    const isLost = kind === 'dead' || kind === 'connecting' || connection.trust.distrust !== undefined;
+    const isLost = isGone(connection.state) || connection.trust.distrust !== undefined;
     if (!isLost) this.#lostMs.delete(connection);
     else if (!this.#lostMs.has(connection)) this.#lostMs.set(connection, this.#cluster.clock.now());
     if (kind !== 'ready') return void this.#ready.delete(connection);

@@ -4,8 +4,10 @@
  *
  * Invariant: who holds what is one array that is replaced as a whole. A request takes it once, so none sees a half of a move.
  */
+import { KofnError } from '@kofn/core';
 import type { Connection } from './connection.js';
 import type { DeployedGroup } from './dispatch.js';
+import { isUsable } from './homes.js';
 import type { Resends } from './recover.js';
 import type { ReplicatedSegment } from './replicated-segment.js';
 import type { DeployedStep } from './run.js';
@@ -76,6 +78,27 @@ export function isThere(connections: readonly Connection[]): (worker: number, na
     const { state, shards } = connections[worker]!;
     return state.kind === 'ready' && shards.has(name);
   };
+}
+
+/** Throws UNAVAILABLE for layers that those who are there cannot answer for: `away` were not when they were put. */
+export function requireDecodable(
+  holdings: readonly Holding[],
+  { connections, away }: { connections: readonly Connection[]; away: ReadonlySet<Connection> },
+): void {
+  if (away.size === 0) return;
+  const has = (worker: number, name: string) => {
+    const connection = connections[worker]!;
+    return isUsable(connection) && connection.shards.has(name);
+  };
+  const short = holdings.find(holding => !holding.isSegment && holding.margin(has) < 0);
+  if (short === undefined) return;
+  const missing = [...workersOf(short)].map(worker => connections[worker]!).filter(each => away.has(each));
+  throw new KofnError(
+    'UNAVAILABLE',
+    `layer ${short.layers.join(', ')} needs ${short.k} of ${short.n} blocks, and of its workers ` +
+      `${missing.map(({ whyAway }) => whyAway).join('; ')}. Start them, plan for the others (workers), give more parity, or let the ` +
+      `master compute what is missing (onLoss: 'local')`,
+  );
 }
 
 export function healthOf(holdings: readonly Holding[], connections: readonly Connection[]): ModelHealth {

@@ -9,9 +9,12 @@
  * 1. No worker gets two blocks as their own.
  * 2. A worker outside those that the model was given gets a block only when it holds it for this model already, or when the block's
  *    place is lost.
+ * 3. Where a place is lost and nobody else can take its block, the block's home is there all the same: healing puts it.
  */
+import { KofnError } from '@kofn/core';
 import type { Owner } from '@kofn/wire';
 import type { Connection } from './connection.js';
+import { isGone } from './fleet.js';
 
 /** The workers that hold a shard for a model, by its name. */
 export type KnownHomes = ReadonlyMap<string, readonly number[]>;
@@ -34,6 +37,8 @@ export interface PlacingContext {
   /** Those that the model was given, in the order of their blocks: block i has its place at the i-th. */
   readonly places: readonly Connection[];
   readonly known: KnownHomes;
+  /** Those that were not there when the deployment began: what has its home at one of them is put when it comes. */
+  readonly away: ReadonlySet<Connection>;
 }
 
 /**
@@ -49,10 +54,13 @@ export class Homes {
   readonly #places: readonly Connection[];
   readonly #count: number;
   readonly #known: KnownHomes;
+  /** Whether what has its home there is put there now: a worker that is lost after the deployment began makes it fail. */
+  readonly canTake: (connection: Connection) => boolean;
   readonly #own = new Map<number, Connection>();
 
   /** For `count` blocks; with more `places` those at the end are spares. */
-  constructor({ connections, places, known }: PlacingContext, count: number) {
+  constructor({ connections, places, known, away }: PlacingContext, count: number) {
+    this.canTake = connection => isUsable(connection) || !away.has(connection);
     this.#connections = connections;
     this.#places = places;
     this.#count = count;
@@ -115,7 +123,19 @@ function loadOf({ shards, speed }: Connection): number {
   return (shards.size + 1) * speed.handicap;
 }
 
+export function awayOf(connections: readonly Connection[]): Set<Connection> {
+  return new Set(connections.filter(connection => !isUsable(connection)));
+}
+
+/** Those of `holders` that are there; all that are, where a model's own workers are away. Throws UNAVAILABLE when nobody is. */
+export function presentOf(connections: readonly Connection[], holders: readonly Connection[]): readonly Connection[] {
+  const present = [holders, connections].map(some => some.filter(isUsable)).find(({ length }) => length > 0);
+  if (present !== undefined) return present;
+  const why = holders.map(connection => connection.whyAway).join('; ');
+  throw new KofnError('UNAVAILABLE', `no worker is there to hold anything: ${why}. Start them, or connect to others`);
+}
+
 /** A worker that only seems lost is asked: a deployment may wait. */
-function isUsable({ state: { kind } }: Connection): boolean {
-  return kind !== 'dead' && kind !== 'connecting' && kind !== 'draining';
+export function isUsable({ state }: Connection): boolean {
+  return !isGone(state) && state.kind !== 'draining';
 }

@@ -11,9 +11,18 @@ export {
   type ShapedArray,
 } from './coded-layer.js';
 export type { AuditOutcome } from './audit.js';
-export { codedModel, type AuditCounts, type CodedModel, type RunResult, type UpdateOptions } from './coded-model.js';
-export { planModel } from './deployment.js';
+export {
+  codedModel,
+  modelName,
+  type AuditCounts,
+  type CodedModel,
+  type RunResult,
+  type UpdateOptions,
+} from './coded-model.js';
+export { planModel } from './design.js';
 export type { ClusterEvent, EventKind } from './events.js';
+export { replanStanding, standingOn, type Replanned, type ReplanOptions, type StandingModel } from './replan.js';
+export type { WorkerNeed } from './capacity.js';
 // The simulator plants bugs in it.
 export { Healer } from './heal.js';
 export type { Holding } from './holding.js';

@@ -24,6 +24,23 @@ export interface Link {
   readonly state: WorkerState;
 }
 
+/** Of a worker that has not answered yet. */
+export const NOTHING_SAID: WorkerInventory = {
+  workerId: '',
+  protocolVersion: 0,
+  engine: '',
+  engineVersion: '',
+  memoryLimitBytes: 0,
+  memoryUsedBytes: 0,
+  sessionBytes: 0,
+  diskLimitBytes: 0,
+  diskUsedBytes: 0,
+  cores: 0,
+  shards: [],
+  recent: { runs: 0, macs: 0, engineMs: 0 },
+  events: [],
+};
+
 export function shardsOf({ inventory }: Link): Set<string> {
   return new Set(inventory.shards.map(shard => shard.name));
 }

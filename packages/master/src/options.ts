@@ -28,8 +28,13 @@ export interface ConnectOptions {
   readonly engine?: EngineName | 'auto';
   /** Threads of the master's engine. Default 1. */
   readonly threads?: number;
-  /** Longest wait for all workers to answer. Default 10,000. */
+  /** Longest wait for a worker to answer. Default 10,000. */
   readonly connectDeadlineMs?: number;
+  /**
+   * So many workers must answer, or `connect` throws; with `workers.length` all of them. The others are connected to like workers that
+   * were lost, and join when they come. Default 1.
+   */
+  readonly minWorkers?: number;
   /**
    * A worker that says nothing for so long is dead to the master, which then connects to it again: within this time a link
    * whose other end is gone is found. Default 2,000.
@@ -60,6 +65,7 @@ export interface ResolvedConnectOptions {
   readonly engine: EngineName | 'auto';
   readonly threads: number;
   readonly connectDeadlineMs: number;
+  readonly minWorkers: number;
   readonly silenceMs: number;
   readonly healAfterMs: number;
   readonly maxInFlight: number;
@@ -163,15 +169,13 @@ export const DEFAULT_DEADLINE_MS = 60_000;
 
 export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectOptions {
   const { workers, engine = 'auto', threads = 1, connectDeadlineMs = 10_000, maxMessageBytes = 2 ** 28 } = options;
-  const { id = randomUUID(), silenceMs = 2_000, healAfterMs = 10_000, maxInFlight = 64 } = options;
+  const { id = randomUUID(), silenceMs = 2_000, healAfterMs = 10_000, maxInFlight = 64, minWorkers = 1 } = options;
   if (!Array.isArray(workers) || workers.length === 0) {
     throw new KofnError('INVALID_ARGUMENT', 'workers: give at least one address, as host:port');
   }
   const seen = new Set<string>();
   for (const address of workers as readonly unknown[]) {
-    if (typeof address !== 'string' || !/^\S+:\d+$/.test(address)) {
-      throw new KofnError('INVALID_ARGUMENT', `workers: "${String(address)}" is not host:port`);
-    }
+    requireAddress('workers', address);
     if (seen.has(address)) {
       throw new KofnError('INVALID_ARGUMENT', `workers: ${address} is listed twice; each worker counts once`);
     }
@@ -186,6 +190,7 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
   requireName('id', id);
   requireWhole('threads', threads, 1, 1024);
   requireRange('connectDeadlineMs', connectDeadlineMs, 1, 2 ** 31 - 1);
+  requireWhole('minWorkers', minWorkers, 1, workers.length);
   requireRange('silenceMs', silenceMs, 100, 2 ** 31 - 1);
   requireRange('healAfterMs', healAfterMs, 0, Infinity);
   requireWhole('maxInFlight', maxInFlight, 1, 65_536);
@@ -196,6 +201,7 @@ export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectO
     engine,
     threads,
     connectDeadlineMs,
+    minWorkers,
     silenceMs,
     healAfterMs,
     maxInFlight,
@@ -305,6 +311,12 @@ function requireSecond(option: string, workers: number): void {
     'INVALID_ARGUMENT',
     `${option}: needs a second worker, and there is 1; add workers, or leave it out`,
   );
+}
+
+/** Throws INVALID_ARGUMENT. */
+export function requireAddress(option: string, address: unknown): asserts address is string {
+  if (typeof address === 'string' && /^\S+:\d+$/.test(address)) return;
+  throw new KofnError('INVALID_ARGUMENT', `${option}: "${String(address)}" is not host:port`);
 }
 
 /** Longest name that the shard store takes. */

@@ -6,13 +6,25 @@
  */
 import { atOnce, inTurns, KofnError, openScope, type Clock, type Parts, type Scope, type Signal } from '@kofn/core';
 import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
-import { groupsOf, modelFilesInParts, shardImage, type Codable, type LinearLayer, type ShardPart } from '@kofn/graph';
+import {
+  groupsOf,
+  modelFiles,
+  modelFilesInParts,
+  shardImage,
+  type Codable,
+  type CodedStep,
+  type LinearLayer,
+  type SegmentStep,
+  type ShardPart,
+} from '@kofn/graph';
 import { fitsBlock, shardName, type Owner, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DeployedGroup, PlacedShard } from './dispatch.js';
 import { Hedge, type HedgeAfter } from './hedge.js';
 import { Homes, type PlacingContext } from './homes.js';
 import type { ResolvedCode } from './options.js';
+import { fileOrder } from './plan.js';
+import type { Planning } from './planner.js';
 import { BlockPace } from './speeds.js';
 
 /** Encoded blocks that may wait to be put; one block may be larger. */
@@ -34,7 +46,7 @@ export function encoded(layer: LinearLayer, { code, k, r }: ResolvedCode): Encod
 type BlockFiles = Omit<ShardFiles, 'name'>;
 
 /** The shard model of block `block` of layers that share an input, and what it is to them. */
-function* shardFiles(layers: readonly EncodedLayer[], block: number): Parts<BlockFiles> {
+export function* shardFiles(layers: readonly EncodedLayer[], block: number): Parts<BlockFiles> {
   const parts: ShardPart[] = [];
   for (const { layer, encoding } of layers) {
     const { groups, blockUnits } = encoding.partition;
@@ -55,6 +67,14 @@ function* shardAnew(layers: readonly Codable[], code: ResolvedCode, block: numbe
   const read: EncodedLayer[] = [];
   for (const layer of layers) read.push(encoded(yield* layer.layerInParts(), code));
   return yield* shardFiles(read, block);
+}
+
+/** The layers of a coded step in the order of the file, which is that of their blocks in a shard, and what encodes them anew. */
+export function codedGroup(step: CodedStep, { plan, coded }: Planning, code: ResolvedCode) {
+  const order = fileOrder(plan);
+  const members = [...step.layers].sort((a, b) => order.get(a.node)! - order.get(b.node)!);
+  const codables = members.map(({ node }) => coded.find(report => report.node === node)!);
+  return { members, codables, encode: (): EncodedLayer[] => codables.map(each => encoded(each.layer(), code)) };
 }
 
 export interface PlaceOptions {
@@ -88,8 +108,9 @@ export async function placeLayers(
     const shard = { name: shardName(files.model, files.weights), ...files };
     const own = homes.own(block, shard.name);
     const other = hedge === undefined || block >= k ? undefined : homes.other(block, shard.name);
-    await puts.put(own, shard, what);
-    if (other !== undefined) await puts.put(other, shard, what);
+    for (const home of other === undefined ? [own] : [own, other]) {
+      if (homes.canTake(home)) await puts.put(home, shard, what);
+    }
     return { name: shard.name, worker: own.index, other: other?.index };
   });
   const { code } = layers[0]!.encoding;
@@ -104,6 +125,23 @@ export async function placeLayers(
     hedge: hedge === undefined ? undefined : new Hedge(hedge),
     pace: new BlockPace(localMsPerMac),
   };
+}
+
+/** Puts a segment to two workers; returns its shard's name and who they are. Throws as `Puts.put`. */
+export async function placeSegment(
+  step: SegmentStep,
+  context: PlacingContext,
+  options: PlaceOptions,
+): Promise<{ shard: string; at: number[] }> {
+  const files = modelFiles(step.image());
+  const name = shardName(files.model, files.weights);
+  using puts = new Puts(options);
+  const homes = new Homes(context, context.places.length);
+  const workers = context.places.map((_, copy) => homes.own(copy, name));
+  const put = workers.filter(homes.canTake).map(worker => puts.put(worker, { name, ...files }, step.name));
+  const failed = (await Promise.allSettled(put)).find(({ status }) => status === 'rejected');
+  if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
+  return { shard: name, at: workers.map(({ index }) => index) };
 }
 
 /** Shards on their way to workers; the first that is refused ends the others, which would be in vain. */

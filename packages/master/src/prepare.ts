@@ -34,8 +34,31 @@ export interface PreparedModel {
   /** Opens the model with `values` as its outputs. Not after `settle`. Throws what `Engine.open` throws. */
   readonly probe: (values: readonly string[], threads: number) => Promise<Session>;
   settle(): Promise<void>;
-  /** Settles, and closes the weights: constants cannot be read any more. */
+  /** The same model once more, for a deployment beside this one; its probes run on `engine`. */
+  share(engine: Engine): PreparedModel;
+  /** Settles, and closes the weights when nobody shares them: constants cannot be read any more. */
   close(): Promise<void>;
+}
+
+/** `prepared` for as many as `share` it: what it has open is closed with the last of them. */
+function shared(prepared: Omit<PreparedModel, 'share'>): PreparedModel {
+  let users = 0;
+  const use = (probe: PreparedModel['probe']): PreparedModel => {
+    let isClosed = false;
+    users++;
+    return {
+      ...prepared,
+      probe,
+      share: engine => use((values, threads) => openLocally(engine, probeModel(prepared.model, values), threads)),
+      async close() {
+        if (isClosed) return;
+        isClosed = true;
+        users--;
+        await (users === 0 ? prepared.close() : prepared.settle());
+      },
+    };
+  };
+  return use(prepared.probe);
 }
 
 /**
@@ -46,13 +69,13 @@ export async function prepareModel(source: ModelSource, engine: Engine): Promise
   const original = await loadModel(source);
   if (engine.normalise === undefined) {
     const model = await folded(original, engine);
-    return {
+    return shared({
       model,
       fileOrder: original.nodes.map(node => node.name),
       probe: (values, threads) => openLocally(engine, probeModel(model, values), threads),
       settle: () => Promise.resolve(),
       close: () => Promise.resolve(),
-    };
+    });
   }
   const folder = await storing(mkdtemp(path.join(tmpdir(), 'kofn-model-')));
   const settle = () => rm(folder, { recursive: true, force: true });
@@ -90,7 +113,7 @@ async function normalised(
   try {
     const loaded = await loadModel(path.join(normal, 'model.onnx'), { readExternal: external.read, original });
     const model = await folded(loaded, engine);
-    return {
+    return shared({
       model,
       fileOrder: original.nodes.map(node => node.name),
       async probe(values, threads) {
@@ -103,7 +126,7 @@ async function normalised(
         await settle();
         external.close();
       },
-    };
+    });
   } catch (error) {
     external.close();
     throw error;

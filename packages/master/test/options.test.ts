@@ -26,6 +26,7 @@ describe('connect options', () => {
       engine: 'auto',
       threads: 1,
       connectDeadlineMs: 10_000,
+      minWorkers: 1,
       silenceMs: 2_000,
       healAfterMs: 10_000,
       maxInFlight: 64,
@@ -47,6 +48,7 @@ describe('connect options', () => {
     [{ workers, threads: 0 }, /threads: 0 is outside the range 1 to 1024/],
     [{ workers, threads: 1.5 }, /threads: 1.5 is not a whole number from 1 to 1024/],
     [{ workers, healAfterMs: -1 }, /healAfterMs: -1 is outside/],
+    [{ workers, minWorkers: 3 }, /minWorkers: 3 is outside the range 1 to 2/],
     [{ workers, connectDeadlineMs: NaN }, /connectDeadlineMs: NaN is outside/],
     [{ workers, maxMessageBytes: 10 }, /maxMessageBytes: 10 is outside the range 1024/],
   ];

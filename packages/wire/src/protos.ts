@@ -208,6 +208,8 @@ export const codecs = {
     }[];
     recent: { runs: string | number; macs: string | number; engine_ms: number } | null;
     events: { age_ms: number; text: string }[];
+    session_bytes: string | number;
+    memory_used_bytes: string | number;
   }>('kofn.v1.InventoryResponse'),
   putRequest: codec<{
     header?: {

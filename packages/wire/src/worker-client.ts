@@ -13,6 +13,9 @@ export interface WorkerInventory {
   readonly engine: string;
   readonly engineVersion: string;
   readonly memoryLimitBytes: number;
+  /** What the shards that are open now take of it: each its own bytes and `sessionBytes`. */
+  readonly memoryUsedBytes: number;
+  readonly sessionBytes: number;
   readonly diskLimitBytes: number;
   readonly diskUsedBytes: number;
   readonly cores: number;
@@ -124,6 +127,8 @@ export class WorkerClient {
       engine: reply.engine,
       engineVersion: reply.engine_version,
       memoryLimitBytes: Number(reply.memory_limit_bytes),
+      memoryUsedBytes: Number(reply.memory_used_bytes),
+      sessionBytes: Number(reply.session_bytes),
       diskLimitBytes: Number(reply.disk_limit_bytes),
       diskUsedBytes: Number(reply.disk_used_bytes),
       cores: reply.cores,

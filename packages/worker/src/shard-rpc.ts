@@ -17,7 +17,7 @@ import {
   type ShardBlock,
 } from '@kofn/wire';
 import type { StoredBlob } from './blob-store.js';
-import type { Executor } from './executor.js';
+import { SESSION_BYTES, type Executor } from './executor.js';
 import type { Journal } from './journal.js';
 import type { ShardStore } from './shard-store.js';
 import type { WorkMeter } from './work-meter.js';
@@ -50,6 +50,8 @@ export function shardStoreHandlers(
             engine: identity.engine,
             engine_version: identity.engineVersion,
             memory_limit_bytes: executor.memoryLimitBytes,
+            memory_used_bytes: executor.usedBytes,
+            session_bytes: SESSION_BYTES,
             disk_limit_bytes: store.diskLimitBytes,
             disk_used_bytes: store.diskUsedBytes,
             cores: identity.cores,

@@ -47,6 +47,7 @@ describe('worker over gRPC', () => {
     assert.equal(inventory.diskUsedBytes, bytes + triple.model.byteLength);
     assert.deepEqual([inventory.engine, inventory.engineVersion], ['simulated', '1']);
     assert.ok(inventory.memoryLimitBytes > 0 && inventory.diskLimitBytes > bytes && inventory.cores >= 1);
+    assert.ok(inventory.sessionBytes > 0);
     assert.deepEqual(await client.remove([double.name, 'f'.repeat(64)]), [double.name]);
     await assert.rejects(t.infer(double.name), { code: 'NOT_FOUND', message: /put it first/ });
     assert.deepEqual(t.engine.closed, [double.name]);

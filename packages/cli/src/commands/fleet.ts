@@ -42,6 +42,8 @@ export interface WorkerObject {
   readonly recentRuns: number | null;
   readonly engine: string | null;
   readonly cores: number | null;
+  /** What the shards that are open now take. */
+  readonly memoryUsedBytes: number | null;
   readonly memoryLimitBytes: number | null;
   readonly diskUsedBytes: number | null;
   readonly diskLimitBytes: number | null;
@@ -106,6 +108,7 @@ async function look(worker: number, address: string, deadlineMs: number, parent:
         recentRuns: recent.runs,
         engine: `${inventory.engine} ${inventory.engineVersion}`.trim(),
         cores: inventory.cores,
+        memoryUsedBytes: inventory.memoryUsedBytes,
         memoryLimitBytes: inventory.memoryLimitBytes,
         diskUsedBytes: inventory.diskUsedBytes,
         diskLimitBytes: inventory.diskLimitBytes,
@@ -126,7 +129,7 @@ async function look(worker: number, address: string, deadlineMs: number, parent:
 
 function unreachable(worker: number, address: string, reason: string): WorkerObject {
   const link = { roundTripMs: null, bytesPerSecond: null, macsPerSecond: null, recentRuns: null };
-  const nothing = { engine: null, cores: null, memoryLimitBytes: null, diskUsedBytes: null };
+  const nothing = { engine: null, cores: null, memoryUsedBytes: null, memoryLimitBytes: null, diskUsedBytes: null };
   const none = { diskLimitBytes: null, shards: null, shardBytes: null, owners: [] };
   return { worker, address, state: 'unreachable', reason, ...link, ...nothing, ...none };
 }

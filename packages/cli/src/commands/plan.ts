@@ -50,7 +50,7 @@ function planText(made: Plan, count: number | undefined, { layers }: SharedArgum
 }
 
 /** Inputs to profile with; undefined for zeros, which only a model with fixed sizes (but the first) can take. */
-async function sampleInputsOf(modelPath: string, args: SharedArguments): Promise<Tensors | undefined> {
+export async function sampleInputsOf(modelPath: string, args: SharedArguments): Promise<Tensors | undefined> {
   const { mean, std, scale, layout, random: seed, input: files = [], checkFinite = false } = args;
   const expected = takenInputs(await loadModel(modelPath), files);
   if (files.length > 0 || seed !== undefined) {

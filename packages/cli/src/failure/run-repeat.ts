@@ -80,6 +80,7 @@ export async function runRepeat(context: RepeatContext): Promise<Repeat> {
   await fleet.prepare(strategy.n, device, seed);
   await using cluster = await connect({
     workers: fleet.addresses.slice(0, strategy.n),
+    minWorkers: strategy.n,
     hooks: fleet.hooks,
     silenceMs: strategy.isFailover ? cell.failover.detectMs : SILENCE_MS,
     maxInFlight: Math.min(65_536, Math.max(64, cell.requests)),

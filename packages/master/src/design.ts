@@ -1,0 +1,115 @@
+/**
+ * A deployment before anything of it is opened or put: what stands where, as it is planned. deployment.ts puts it, `planModel` only
+ * tells of it.
+ */
+import { KofnError, systemClock, throwIfAborted } from '@kofn/core';
+import { createEngine, type Engine } from '@kofn/engine';
+import type { Owner } from '@kofn/wire';
+import type { Cluster } from './cluster.js';
+import type { Connection } from './connection.js';
+import type { HedgeAfter } from './hedge.js';
+import { awayOf, blockOrder, knownHomes, presentOf, type KnownHomes, type PlacingContext } from './homes.js';
+import { measureSpeeds } from './measure.js';
+import {
+  requireRange,
+  resolveCode,
+  resolveHedge,
+  resolveSegments,
+  resolveVerify,
+  resolveWorkers,
+  type ModelOptions,
+  type ResolvedCode,
+  type ResolvedVerify,
+} from './options.js';
+import { ASSUMED_SPEEDS, type Plan } from './plan.js';
+import { planLayers, type Planning } from './planner.js';
+import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
+
+/** A model, or one that a deployment has already, made ready for another by its engine. */
+export type DeploySource = ModelSource | ((engine: Engine) => PreparedModel);
+
+export type DeployOptions = ModelOptions & { readonly cluster: Cluster; readonly known?: KnownHomes };
+
+/** What stands where, as it is planned. */
+export interface Design {
+  readonly prepared: PreparedModel;
+  readonly planning: Planning;
+  readonly holders: readonly Connection[];
+  readonly code: ResolvedCode;
+  readonly hedge: HedgeAfter | undefined;
+  readonly verify: ResolvedVerify;
+  readonly context: PlacingContext;
+}
+
+/** Plans a deployment; whoever has the design closes `prepared`. Throws as `deploy` does. */
+export async function designOf(source: DeploySource, owner: Owner, options: DeployOptions): Promise<Design> {
+  const { cluster, layers = 'all', sampleInputs, signal } = options;
+  const { connections, engineThreads: threads, clock } = cluster;
+  cluster.assertOpen();
+  const holders = holdersOf(cluster, options);
+  const code = resolveCode(options, holders.length);
+  const hedge = resolveHedge(options, holders.length);
+  const segments = resolveSegments(options, holders.length);
+  const verify = resolveVerify(options, code);
+  if (options.systematicGraceMs !== undefined) requireRange('systematicGraceMs', options.systematicGraceMs, 0, 60_000);
+  const present = presentOf(connections, holders);
+  const engine = await cluster.planningEngine();
+  const prepared = typeof source === 'function' ? source(engine) : await prepareModel(source, engine);
+  try {
+    const speeds = layers === 'auto' ? await measureSpeeds(cluster, present, code, signal) : ASSUMED_SPEEDS;
+    throwIfAborted(signal);
+    const workers = blockOrder(holders);
+    const about = { code, hedge, segments, workers, choice: layers, sampleInputs, speeds };
+    const planning = await planLayers(prepared, { engine, threads, clock, ...about });
+    await prepared.settle();
+    const known = options.known ?? knownHomes(connections, owner);
+    const places = workers.map(worker => holders[worker]!);
+    const context = { connections, places, known, away: awayOf(connections) };
+    return { prepared, planning, holders, code, hedge, verify, context };
+  } catch (error) {
+    await prepared.close();
+    throw error;
+  }
+}
+
+/**
+ * The plan without a deployment. With a cluster every figure is measured on it; without, `workerCount` workers at
+ * {@link ASSUMED_SPEEDS}. Throws as `codedModel` does.
+ */
+export async function planModel(
+  source: ModelSource,
+  options: ModelOptions & ({ cluster: Cluster } | { cluster?: undefined; workerCount: number }),
+): Promise<Plan> {
+  const { cluster, layers = 'auto', sampleInputs, signal } = options;
+  const holders = cluster === undefined ? undefined : holdersOf(cluster, options);
+  const count = cluster === undefined ? resolveWorkers(options, options.workerCount).length : holders!.length;
+  const code = resolveCode(options, count);
+  const hedge = resolveHedge(options, count);
+  const segments = resolveSegments(options, count);
+  resolveVerify(options, code);
+  await using own = cluster === undefined ? await createEngine('auto') : undefined;
+  const engine = own ?? cluster!.engine;
+  const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
+  const prepared = await prepareModel(source, engine);
+  try {
+    const speeds =
+      cluster === undefined
+        ? ASSUMED_SPEEDS
+        : await measureSpeeds(cluster, presentOf(cluster.connections, holders!), code, signal);
+    const workers = holders === undefined ? [...Array(count).keys()] : blockOrder(holders);
+    const about = { code, hedge, segments, workers, choice: layers, sampleInputs, speeds };
+    return (await planLayers(prepared, { engine, threads, clock, ...about })).plan;
+  } finally {
+    await prepared.close();
+  }
+}
+
+/** The workers that hold a model with these options. Throws INVALID_ARGUMENT. */
+function holdersOf({ connections }: Cluster, options: ModelOptions): readonly Connection[] {
+  const holders = resolveWorkers(options, connections.length).map(worker => connections[worker]!);
+  const isRemoved = ({ state }: Connection) => state.kind === 'removed';
+  if (options.workers === undefined) return holders.filter(holder => !isRemoved(holder));
+  const removed = holders.find(isRemoved);
+  if (removed === undefined) return holders;
+  throw new KofnError('INVALID_ARGUMENT', `workers: ${removed.whyAway}; add it again, which gives it another number`);
+}
