@@ -126,7 +126,7 @@ export class Disturbance implements Disposable {
     this.#enter('healing', fault, load);
     const isWhole = () => this.#states[worker] === 'ready' && this.margin === PARITY;
     await load.until(isWhole, HEAL_MS, `return of worker ${worker} and all that it held`);
-    if (this.#holds(worker)) await load.usesWorker(worker, HEAL_MS);
+    await load.usesWorker(worker, () => !this.#holds(worker), HEAL_MS); // what it held may be on its way to another yet
   }
 
   #holds(worker: number): boolean {

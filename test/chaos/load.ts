@@ -67,10 +67,11 @@ export class Load {
     });
   }
 
-  /** Resolves when an answer of `worker` has counted in a request that begins from now on. */
-  usesWorker(worker: number, deadlineMs: number): Promise<void> {
+  /** Resolves when an answer of `worker` has counted in a request that begins from now on, or when it `isIdle`. */
+  usesWorker(worker: number, isIdle: () => boolean, deadlineMs: number): Promise<void> {
     const first = this.#begun;
     return this.#until(deadlineMs, `use of worker ${worker}`, (request, report) => {
+      if (isIdle()) return true;
       if (request < first || report === undefined) return false;
       return report.layers.some(({ arrivals }) => arrivals.some(arrival => arrival.worker === worker));
     });

@@ -169,7 +169,8 @@ class Simulation {
       const first = phases.at(-1)!.close?.what ?? (this.#seed % 2 === 0 ? 'model' : 'cluster');
       if (first === 'model') {
         await this.#master.model.close();
-        this.#violations.push(...checkGivenUp(this.#soundMachines(), this.#owner()));
+        const known = this.#soundMachines().filter(machine => this.#master.machines.includes(machine));
+        this.#violations.push(...checkGivenUp(known, this.#owner()));
       }
     }
     this.#phase = 'closing the cluster';
