@@ -74,7 +74,7 @@ describe('a rolling restart', () => {
         assert.equal(workers.addresses[worker], address);
         await untilFleet(cluster, fleet => fleet[worker]!.state === 'ready');
       }
-      await load.usesWorker(ALL.at(-1)!, PASS_MS);
+      await load.usesWorker(ALL.at(-1)!, () => false, PASS_MS);
     } finally {
       await load.stop();
       await cluster.close();

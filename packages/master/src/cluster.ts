@@ -15,11 +15,11 @@ import { createEngine, type Engine } from '@kofn/engine';
 import { connectChannel } from '@kofn/wire';
 import type { Registry } from 'prom-client';
 import { Admission } from './admission.js';
-import { Connection, isItThere } from './connection.js';
-import { Events, type ClusterEvent } from './events.js';
+import { Connection } from './connection.js';
+import { Events, WorkerEvents, type ClusterEvent } from './events.js';
 import { isGone, snapshot, type Fleet, type WorkerState } from './fleet.js';
 import type { ModelHealth } from './holding.js';
-import type { OpenChannel } from './link.js';
+import { isItThere, type OpenChannel } from './link.js';
 import {
   requireAddress,
   requireRange,
@@ -75,8 +75,7 @@ export class Cluster implements AsyncDisposable {
   readonly #events: Events;
   /** As the last change was told. */
   readonly #told = new Map<Connection, { readonly state: WorkerState; readonly judged: number }>();
-  readonly #lost = new Set<Connection>();
-  readonly #stragglers = new Set<Connection>();
+  readonly #happenings = new WorkerEvents(event => this.tell(event));
   readonly #listeners = new Set<(fleet: Fleet) => void>();
   /** A worker that has been lost for so long has its shards put to others. */
   readonly healAfterMs: number;
@@ -156,45 +155,13 @@ export class Cluster implements AsyncDisposable {
   /** Something of the connection is another. */
   #changed(connection: Connection): void {
     const { state, trust } = connection;
-    if (!this.#closed) this.#tellOfSpeed(connection);
+    if (!this.#closed) this.#happenings.ofSpeed(connection);
     const before = this.#told.get(connection);
     if (before?.state === state && before.judged === trust.judged) return;
     this.#told.set(connection, { state, judged: trust.judged });
     this.#fleet = undefined;
-    if (!this.#closed) this.#tellOf(connection);
+    if (!this.#closed) this.#happenings.ofState(connection);
     for (const listener of [...this.#listeners]) listener(this.workers);
-  }
-
-  #tellOf(connection: Connection): void {
-    const { state, index: worker, address } = connection;
-    if (state.kind === 'dead' && !this.#lost.has(connection)) {
-      this.#lost.add(connection);
-      this.tell({ kind: 'lost', worker, message: `worker ${worker} (${address}) is lost: ${state.reason}` });
-    } else if (state.kind === 'ready' && this.#lost.delete(connection)) {
-      this.tell({ kind: 'back', worker, message: `worker ${worker} (${address}) is back` });
-    } else if (state.kind === 'removed') {
-      this.#lost.delete(connection);
-      this.tell({ kind: 'removed', worker, message: `worker ${worker} (${address}) was removed` });
-    }
-  }
-
-  #tellOfSpeed(connection: Connection): void {
-    const { index: worker, address, speed } = connection;
-    if (speed.isStraggler === this.#stragglers.has(connection)) return;
-    const { slowness, inTime } = speed.view;
-    const how = `its blocks take ${slowness!.toFixed(1)} times as long as those of the others`;
-    const cost = `${Math.round(100 * (inTime ?? 0))} % of its latest calls were answered in time to be used`;
-    if (speed.isStraggler) {
-      this.#stragglers.add(connection);
-      this.tell({
-        kind: 'straggler',
-        worker,
-        message: `worker ${worker} (${address}) is a straggler: ${how}; ${cost}`,
-      });
-    } else {
-      this.#stragglers.delete(connection);
-      this.tell({ kind: 'steady', worker, message: `worker ${worker} (${address}) is no straggler any more: ${how}` });
-    }
   }
 
   /**

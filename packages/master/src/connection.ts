@@ -12,7 +12,17 @@
 import { abortReason, KofnError, openScope, sleep, type Rng, type Scope, type Signal } from '@kofn/core';
 import type { EncodedInputs, InferReply, WorkerClient, WorkerInventory, WorkerTimes } from '@kofn/wire';
 import { isGone, type WorkerState } from './fleet.js';
-import { closeLink, NOTHING_SAID, openLink, shardsOf, stateOf, type Link, type LinkOptions } from './link.js';
+import {
+  closeLink,
+  isItThere,
+  NOTHING_SAID,
+  openLink,
+  shardsOf,
+  stateOf,
+  waitBehind,
+  type Link,
+  type LinkOptions,
+} from './link.js';
 import { SpeedRecord } from './speeds.js';
 import { Trust } from './trust.js';
 
@@ -40,12 +50,7 @@ const DEAD_AFTER = 0.7;
 /** The last part of the way there is timed by itself: when this process was busy until then, an answer that lies unread is read. */
 const LAST_LOOK = 0.1;
 
-/**
- * An answer waits behind what travels on the same link. Up to QUIET_BYTES that makes no difference; beyond, a link of
- * SLOWEST_BYTES_PER_MS (2 Mbit/s) still counts as alive. Of a shard that is put, no more than BUFFERED_BYTES wait in buffers.
- */
-const QUIET_BYTES = 2 ** 19;
-const SLOWEST_BYTES_PER_MS = 250;
+/** Of a shard that is put, no more than so many bytes wait in buffers. */
 const BUFFERED_BYTES = 2 ** 23;
 /** A question behind no more tells how long the way is. */
 const LITTLE_BYTES = 2 ** 14;
@@ -113,9 +118,8 @@ export class Connection implements AsyncDisposable {
       if (cause.code === 'UNAVAILABLE' || cause.code === 'DEADLINE_EXCEEDED') {
         return new Connection(index, address, cause, options);
       }
-      throw new KofnError(cause.code, `worker ${index} (${address}): ${cause.message}. ${isItThere(address)}`, {
-        cause,
-      });
+      const message = `worker ${index} (${address}): ${cause.message}. ${isItThere(address)}`;
+      throw new KofnError(cause.code, message, { cause });
     }
   }
 
@@ -338,7 +342,7 @@ export class Connection implements AsyncDisposable {
     await sleep(clock, PROBE_EVERY * silenceMs, signal);
     const start = clock.now();
     const bytesAhead = this.#travellingBytes + client.abandonedBytes;
-    const behindMs = Math.max(0, bytesAhead - QUIET_BYTES) / SLOWEST_BYTES_PER_MS;
+    const behindMs = waitBehind(bytesAhead);
     const deadlineMs = DEAD_AFTER * silenceMs + behindMs;
     const suspect = clock.setTimer(
       () => {
@@ -389,11 +393,6 @@ export class Connection implements AsyncDisposable {
       }
     }
   }
-}
-
-/** What to ask oneself of an address that does not answer as it should. */
-export function isItThere(address: string): string {
-  return `Is \`kofn worker --listen ${address}\` running there?`;
 }
 
 function silent(ms: number): KofnError {

@@ -24,45 +24,20 @@ import {
   type Tensor,
   type Tensors,
 } from '@kofn/core';
-import type { Code, DecodePlans, Quorum } from '@kofn/encoder';
+import type { Quorum } from '@kofn/encoder';
 import { EncodedInputs } from '@kofn/wire';
 import pAny from 'p-any';
 import pSome from 'p-some';
-import type { Audit, LayerAudits } from './audit.js';
-import { GroupOutputs, type DeployedLayer } from './group-outputs.js';
+import type { Audit } from './audit.js';
+import type { DeployedGroup } from './deployed-group.js';
+import { GroupOutputs } from './group-outputs.js';
 import { Hedging, type Hedge } from './hedge.js';
 import { lacksRoom, room } from './room.js';
-import { returned, substitute, type LocalBlocks, type Resends } from './recover.js';
+import { returned, substitute } from './recover.js';
 import { rejectedOf, type Arrival, type Erasure, type LayerReport } from './report.js';
 import { localSpans, spansOf, type CallTimes } from './spans.js';
-import type { BlockPace } from './speeds.js';
-import { ReplyCheck, type Fingerprints } from './verification.js';
+import { ReplyCheck } from './verification.js';
 import { ANSWERED, callWorker, type RequestContext } from './worker-call.js';
-
-export interface PlacedShard {
-  readonly name: string;
-  readonly worker: number;
-  /** The other worker that holds it, for a hedge. */
-  readonly other: number | undefined;
-}
-
-/** Layers that share their input, and therefore their shards. */
-export interface DeployedGroup {
-  readonly layers: readonly DeployedLayer[];
-  readonly code: Code;
-  readonly plans: DecodePlans;
-  /** Shard name and worker of each block; replaced as a whole when a block moves (heal.ts). */
-  shards: readonly PlacedShard[];
-  /** When another holder is asked for a late block; the shards then have one. */
-  readonly hedge: Hedge | undefined;
-  readonly pace: BlockPace;
-  /** What replies are checked against; undefined when they are believed. */
-  readonly fingerprints?: Fingerprints | undefined;
-  /** Where replies are checked against each other behind the answer. */
-  readonly audits?: LayerAudits | undefined;
-  readonly local: LocalBlocks;
-  readonly resends: Resends;
-}
 
 export interface LayerAnswer {
   readonly output: Float32Tensor;

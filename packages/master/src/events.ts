@@ -1,5 +1,6 @@
 /** What happens to a cluster, for whoever looks after it: told at the moment, and the latest kept. */
 import type { Clock } from '@kofn/core';
+import type { Connection } from './connection.js';
 
 /**
  * - lost: a worker is dead, or did not answer when the cluster was connected; it is connected to again
@@ -70,5 +71,50 @@ export class Events {
     const event = Object.freeze({ atMs: this.#clock.now(), ...about });
     this.#latest = [...this.#latest.slice(1 - KEPT_EVENTS), event];
     for (const listener of [...this.#listeners]) listener(event);
+  }
+}
+
+/** What connections have to tell of their workers. */
+export class WorkerEvents {
+  readonly #tell: (event: Omit<ClusterEvent, 'atMs'>) => void;
+  readonly #lost = new Set<Connection>();
+  readonly #stragglers = new Set<Connection>();
+
+  constructor(tell: (event: Omit<ClusterEvent, 'atMs'>) => void) {
+    this.#tell = tell;
+  }
+
+  /** Its state is another. */
+  ofState(connection: Connection): void {
+    const { state, index: worker, address } = connection;
+    if (state.kind === 'dead' && !this.#lost.has(connection)) {
+      this.#lost.add(connection);
+      this.#tell({ kind: 'lost', worker, message: `worker ${worker} (${address}) is lost: ${state.reason}` });
+    } else if (state.kind === 'ready' && this.#lost.delete(connection)) {
+      this.#tell({ kind: 'back', worker, message: `worker ${worker} (${address}) is back` });
+    } else if (state.kind === 'removed') {
+      this.#lost.delete(connection);
+      this.#tell({ kind: 'removed', worker, message: `worker ${worker} (${address}) was removed` });
+    }
+  }
+
+  /** It may have become a straggler, or have ceased to be one. */
+  ofSpeed(connection: Connection): void {
+    const { index: worker, address, speed } = connection;
+    if (speed.isStraggler === this.#stragglers.has(connection)) return;
+    const { slowness, inTime } = speed.view;
+    const how = `its blocks take ${slowness!.toFixed(1)} times as long as those of the others`;
+    const cost = `${Math.round(100 * (inTime ?? 0))} % of its latest calls were answered in time to be used`;
+    if (speed.isStraggler) {
+      this.#stragglers.add(connection);
+      this.#tell({
+        kind: 'straggler',
+        worker,
+        message: `worker ${worker} (${address}) is a straggler: ${how}; ${cost}`,
+      });
+    } else {
+      this.#stragglers.delete(connection);
+      this.#tell({ kind: 'steady', worker, message: `worker ${worker} (${address}) is no straggler any more: ${how}` });
+    }
   }
 }

@@ -6,7 +6,7 @@
  */
 import { KofnError } from '@kofn/core';
 import type { Connection } from './connection.js';
-import type { DeployedGroup } from './dispatch.js';
+import type { DeployedGroup } from './deployed-group.js';
 import { isUsable } from './homes.js';
 import type { Resends } from './recover.js';
 import type { ReplicatedSegment } from './replicated-segment.js';

@@ -73,3 +73,20 @@ export async function closeLink({ client, channel }: Link): Promise<void> {
   await client.close();
   await channel[Symbol.asyncDispose]();
 }
+
+/** What to ask oneself of an address that does not answer as it should. */
+export function isItThere(address: string): string {
+  return `Is \`kofn worker --listen ${address}\` running there?`;
+}
+
+/**
+ * An answer waits behind what travels on the same link. Up to QUIET_BYTES that makes no difference; beyond, a link of
+ * SLOWEST_BYTES_PER_MS (2 Mbit/s) still counts as alive.
+ */
+const QUIET_BYTES = 2 ** 19;
+const SLOWEST_BYTES_PER_MS = 250;
+
+/** Milliseconds that an answer may wait behind `bytesAhead`, on the slowest link that counts as alive. */
+export function waitBehind(bytesAhead: number): number {
+  return Math.max(0, bytesAhead - QUIET_BYTES) / SLOWEST_BYTES_PER_MS;
+}

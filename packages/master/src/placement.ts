@@ -19,7 +19,7 @@ import {
 } from '@kofn/graph';
 import { fitsBlock, shardName, type Owner, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
-import type { DeployedGroup, PlacedShard } from './dispatch.js';
+import type { DeployedGroup, PlacedShard } from './deployed-group.js';
 import { Hedge, type HedgeAfter } from './hedge.js';
 import { Homes, type PlacingContext } from './homes.js';
 import type { ResolvedCode } from './options.js';

@@ -10,7 +10,8 @@
  */
 import { abortable, KofnError, openScope, type Signal, type Tensor, type Tensors } from '@kofn/core';
 import type { Session } from '@kofn/engine';
-import { dispatch, type DeployedGroup } from './dispatch.js';
+import type { DeployedGroup } from './deployed-group.js';
+import { dispatch } from './dispatch.js';
 import type { ReplicatedSegment } from './replicated-segment.js';
 import type { LayerReport, SegmentReport } from './report.js';
 import { alongCriticalPath, localSpans, type Spans, type StepTimes } from './spans.js';

@@ -1,7 +1,7 @@
 /** What checks the workers of one deployment, as `verify` says: before the answer (verification.ts) or behind it (audit.ts). */
 import { Auditor } from './audit.js';
 import type { Cluster } from './cluster.js';
-import type { DeployedGroup } from './dispatch.js';
+import type { DeployedGroup } from './deployed-group.js';
 import type { ResolvedVerify } from './options.js';
 import type { EncodedLayer } from './placement.js';
 import { fingerprintsOf, Investigation, type Suspicion } from './verification.js';
