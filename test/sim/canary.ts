@@ -7,6 +7,7 @@ import { ProgressiveDecoder } from '@kofn/encoder';
 import { ReplyCheck, type Cluster, type CodedModel } from '@kofn/master';
 import { checksum, InferStream, WorkerClient, type InferReply } from '@kofn/wire';
 import type { WorkerServer } from '@kofn/worker';
+import { isLasting, type Fault } from './faults.js';
 import { HEDGE_MARK } from './scenario.js';
 
 /** packages/master/src/replicated-segment.ts. */
@@ -18,12 +19,19 @@ export interface Canary {
   readonly found: RegExp;
   /** Where to begin to look for it, when it shows in few seeds. */
   readonly firstSeed?: number;
+  /** What befalls a worker in the place of a fault that was drawn: for what shows in few seeds else. */
+  fault?(drawn: Fault): Fault;
   /** Changes a class that has no instance at hand; gives what undoes it. */
   apply?(): () => void;
   masterClock?(clock: Clock): Clock;
   cluster?(cluster: Cluster): void;
   model?(model: CodedModel): void;
   worker?(server: WorkerServer): void;
+}
+
+/** A link that damages every other frame, in the place of all that passes. */
+function damaging(drawn: Fault): Fault {
+  return isLasting(drawn) ? drawn : { kind: 'frames', fault: 'corrupt', chance: 0.5, ms: 5_000 };
 }
 
 export const CANARIES: readonly Canary[] = [
@@ -117,13 +125,15 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'does not look at the checksum of a reply',
-    firstSeed: 19048,
+    fault: damaging,
+    firstSeed: 22,
     found: /wrong answer/,
     apply: () => patch(checksum, 'fits', fits => (frame, start) => start !== undefined || fits(frame)),
   },
   {
     name: 'runs a damaged request',
-    firstSeed: 8878,
+    fault: damaging,
+    firstSeed: 22,
     found: /wrong answer/,
     apply: () => patch(checksum, 'fits', fits => (frame, start) => start === undefined || fits(frame, start)),
   },

@@ -7,7 +7,7 @@
  */
 import type { Float32Tensor, Rng } from '@kofn/core';
 import type { CodeOptions, ModelOptions, OnLoss } from '@kofn/master';
-import { drawFaults, drawSpareFaults, isDeadly, isLasting, type ScheduledFault } from './faults.js';
+import { drawFaults, drawSpareFaults, isDeadly, isLasting, type Fault, type ScheduledFault } from './faults.js';
 import { drawLies } from './lies.js';
 import type { MachineLimits } from './machine.js';
 import { drawModel, type DrawnModel } from './models.js';
@@ -264,6 +264,12 @@ function drawRequests(rng: Rng, model: DrawnModel, spanMs: number): DrawnRequest
       cancelAfterMs: rng.integer(8) === 0 ? 10 ** between(rng, -1, 2) : undefined,
     };
   });
+}
+
+/** `scenario` with other faults at the same workers and times. */
+export function withFaults(scenario: Scenario, other: (drawn: Fault) => Fault): Scenario {
+  const changed = (faults: readonly ScheduledFault[]) => faults.map(each => ({ ...each, fault: other(each.fault) }));
+  return { ...scenario, phases: scenario.phases.map(phase => ({ ...phase, faults: changed(phase.faults) })) };
 }
 
 /** In one line. */

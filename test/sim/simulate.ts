@@ -25,7 +25,14 @@ import { Link } from './link.js';
 import { Machine, type MachineObserver } from './machine.js';
 import { Master, NAME } from './master.js';
 import type { Restart } from './restarts.js';
-import { describeScenario, drawScenario, type DrawnRequest, type Phase, type Scenario } from './scenario.js';
+import {
+  describeScenario,
+  drawScenario,
+  withFaults,
+  type DrawnRequest,
+  type Phase,
+  type Scenario,
+} from './scenario.js';
 import { streamsOf, type Streams } from './streams.js';
 import { Trace } from './trace.js';
 import { VirtualClock } from './virtual-clock.js';
@@ -97,7 +104,7 @@ class Simulation {
     this.#streams = streams;
     this.#seed = seed;
     this.#canary = canary;
-    this.#scenario = drawScenario(streams);
+    this.#scenario = withFaults(drawScenario(streams), drawn => canary?.fault?.(drawn) ?? drawn);
     const observer: MachineObserver = {
       onMemory: this.#memory.onMemory,
       onStart: this.#calls.onStart,
