@@ -20,7 +20,7 @@ export interface Canary {
   /** Where to begin to look for it, when it shows in few seeds. */
   readonly firstSeed?: number;
   /** What befalls a worker in the place of a fault that was drawn: for what shows in few seeds else. */
-  fault?(drawn: Fault): Fault;
+  readonly fault?: (drawn: Fault) => Fault;
   /** Changes a class that has no instance at hand; gives what undoes it. */
   apply?(): () => void;
   masterClock?(clock: Clock): Clock;

@@ -70,6 +70,16 @@ export class Master {
     return this.#model!;
   }
 
+  /** Of the workers that it was told of, those that it takes for lost. */
+  get away(): Machine[] {
+    return this.machines.filter((_, worker) => this.cluster.workers[worker]!.state !== 'ready');
+  }
+
+  /** Those that it has put aside for wrong answers. */
+  get aside(): Machine[] {
+    return this.machines.filter((_, worker) => this.cluster.connections[worker]!.trust.distrust !== undefined);
+  }
+
   /** Which of the scenario's two weights its model answers with. */
   get weights(): number {
     return (this.#first + this.model.version - 1) % 2;

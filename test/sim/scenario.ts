@@ -78,7 +78,12 @@ const SLOW_IDLE_MS = 20 * 60_000;
  */
 const LONG_IDLE_MS = 30 * 3_600_000;
 
-export function drawScenario(streams: Streams): Scenario {
+/** What a seed is about; `other` takes the place of each fault that it draws. */
+export function drawScenario(streams: Streams, other: (drawn: Fault) => Fault = drawn => drawn): Scenario {
+  return withFaults(drawAll(streams), other);
+}
+
+function drawAll(streams: Streams): Scenario {
   const rng = streams('scenario');
   const kind = rng.integer(3) === 0 ? 'beyond' : 'within';
   const workers = 2 + rng.integer(5);
@@ -267,7 +272,7 @@ function drawRequests(rng: Rng, model: DrawnModel, spanMs: number): DrawnRequest
 }
 
 /** `scenario` with other faults at the same workers and times. */
-export function withFaults(scenario: Scenario, other: (drawn: Fault) => Fault): Scenario {
+function withFaults(scenario: Scenario, other: (drawn: Fault) => Fault): Scenario {
   const changed = (faults: readonly ScheduledFault[]) => faults.map(each => ({ ...each, fault: other(each.fault) }));
   return { ...scenario, phases: scenario.phases.map(phase => ({ ...phase, faults: changed(phase.faults) })) };
 }

@@ -19,20 +19,13 @@ import { checkDeadlines, checkNoneLost, checkTypedErrors } from './checks/outcom
 import type { RequestRecord, Violation } from './checks/request.js';
 import { TrustCheck } from './checks/trust.js';
 import { asKofnError, describeAnswer, describeError } from './describe.js';
-import { applyFaults, healAll, type Fault } from './faults.js';
+import { applyFaults, healAll, type Fault, type ScheduledFault } from './faults.js';
 import type { Lie } from './lies.js';
 import { Link } from './link.js';
 import { Machine, type MachineObserver } from './machine.js';
 import { Master, NAME } from './master.js';
 import type { Restart } from './restarts.js';
-import {
-  describeScenario,
-  drawScenario,
-  withFaults,
-  type DrawnRequest,
-  type Phase,
-  type Scenario,
-} from './scenario.js';
+import { describeScenario, drawScenario, type DrawnRequest, type Phase, type Scenario } from './scenario.js';
 import { streamsOf, type Streams } from './streams.js';
 import { Trace } from './trace.js';
 import { VirtualClock } from './virtual-clock.js';
@@ -77,6 +70,7 @@ class Simulation {
   readonly #streams: Streams;
   readonly #canary: Canary | undefined;
   readonly #scenario: Scenario;
+  readonly #faults: readonly ScheduledFault[];
   readonly #world = new VirtualClock();
   readonly #trace = new Trace(this.#world);
   readonly #calls = new CallLedger();
@@ -95,6 +89,10 @@ class Simulation {
   #restarts = 0;
   #healed = 0;
   #begun = 0;
+  /** Gone, from an update that found others away until all is whole again: nobody may hold their blocks. */
+  #unplaced: Machine[] = [];
+  /** Away when the version that stands was put: one that is put aside before it comes gets nothing of it. */
+  #lacking: readonly Machine[] = [];
   #closedMs: number | undefined;
   /** What it is at, for the words about a hang. */
   #phase = 'the start';
@@ -104,7 +102,8 @@ class Simulation {
     this.#streams = streams;
     this.#seed = seed;
     this.#canary = canary;
-    this.#scenario = withFaults(drawScenario(streams), drawn => canary?.fault?.(drawn) ?? drawn);
+    this.#scenario = drawScenario(streams, canary?.fault);
+    this.#faults = this.#scenario.phases.flatMap(({ faults, spareFaults }) => [...faults, ...spareFaults]);
     const observer: MachineObserver = {
       onMemory: this.#memory.onMemory,
       onStart: this.#calls.onStart,
@@ -205,6 +204,7 @@ class Simulation {
     if (this.#trust.judge(this.#master.cluster)) await sleep(this.#world, RELEASED_MS);
     this.#fleet.checkReady(ms);
     this.#checkHealed(ms);
+    this.#unplaced = [];
     if (this.#diedMs === undefined || this.#world.now() < this.#diedMs + LEASES_OVER_MS) return;
     this.#violations.push(...checkTakenOver(this.#soundMachines(), this.#owner()));
   }
@@ -217,9 +217,8 @@ class Simulation {
   }
 
   #checkHealed(idleMs: number): void {
-    const { cluster, model, machines } = this.#master;
+    const { model, machines, aside } = this.#master;
     const rotten = new Set(this.#faults.filter(({ fault }) => fault.kind === 'rot').map(({ worker }) => worker));
-    const aside = cluster.connections.filter(({ trust }) => trust.distrust !== undefined);
     const distrusted = new Set(aside.map(({ index }) => index));
     this.#violations.push(...checkHealed(model, { cluster: NAME, machines, rotten, distrusted, idleMs }));
   }
@@ -228,12 +227,9 @@ class Simulation {
   #aside(): Machine[] {
     const isLoss = ({ kind, ...how }: Fault) => kind === 'rot' || ('keepDisk' in how && !how.keepDisk);
     const losers = new Set(this.#faults.flatMap(({ worker, fault }) => (isLoss(fault) ? [worker] : [])));
-    const aside = this.#master.cluster.connections.filter(({ trust }) => trust.distrust !== undefined);
-    return aside.map(({ index }) => this.#machines[index]!).filter(({ index, serves }) => serves && !losers.has(index));
-  }
-
-  get #faults() {
-    return this.#scenario.phases.flatMap(({ faults, spareFaults }) => [...faults, ...spareFaults]);
+    const keeps = (machine: Machine) =>
+      machine.serves && !losers.has(machine.index) && !this.#lacking.includes(machine);
+    return this.#master.aside.filter(keeps);
   }
 
   /** Those that no fault was drawn for. */
@@ -332,10 +328,6 @@ class Simulation {
     ]);
   }
 
-  #mayFail({ code }: KofnError): boolean {
-    return DEPLOY_ERRORS.includes(code) || (code === 'CANCELLED' && this.#closedMs !== undefined);
-  }
-
   async #close(what: 'model' | 'cluster'): Promise<void> {
     this.#closedMs = this.#world.now();
     this.#trace.add('caller', 'closes it all');
@@ -348,15 +340,20 @@ class Simulation {
   async #update(): Promise<void> {
     await this.#serving;
     try {
+      const { away } = this.#master;
       this.#trace.add('master', (await this.#master.update()) ?? 'died while it updated');
       this.#trust.onUpdate();
+      this.#lacking = away;
+      // Where several were away, a spare may hold what is another's, and not what was moved there from one that is gone.
+      if (away.length > 1) this.#unplaced = away.filter(({ isGone }) => isGone);
     } catch (error) {
-      if (!isKofnError(error) || !this.#mayFail(error)) throw error;
+      const isClosed = isKofnError(error, 'CANCELLED') && this.#closedMs !== undefined;
+      if (!isKofnError(error) || !(isClosed || DEPLOY_ERRORS.includes(error.code))) throw error;
       this.#trace.add('master', `the update failed: ${error.code} ${error.message}`);
     }
   }
 
-  async #request(request: DrawnRequest, { afflicted, faults }: Phase): Promise<void> {
+  async #request(request: DrawnRequest, { afflicted: drawn, faults }: Phase): Promise<void> {
     await this.#serving;
     const { input, deadlineMs, cancelAfterMs } = request;
     const number = this.#begun++;
@@ -382,6 +379,7 @@ class Simulation {
     const words = 'error' in outcome ? describeError(outcome.error) : describeAnswer(outcome);
     this.#trace.add('caller', `request ${number} ${words}`);
     if ('report' in outcome) this.#trust.onAnswer(outcome.report, faults);
+    const afflicted = [...drawn, ...this.#unplaced.map(({ index }) => index)];
     const about = { number, input, afflicted, program, startMs, endMs, deadlineMs, cancelledMs };
     this.#requests.push({ ...about, closedMs: this.#closedMs, outcome });
   }

@@ -60,6 +60,7 @@ export class Deployment {
       plan: Plan;
       steps: readonly DeployedStep[];
       verifier: Verifier;
+      away: ReadonlySet<Connection>;
     },
   ) {
     this.owner = owner;
@@ -75,6 +76,7 @@ export class Deployment {
     const renew = (connection: Connection) => this.renew([connection]);
     const left = this.#inVain();
     this.#healer = new Healer(parts.cluster, { owner, holdings: this.#holdings, left, renew });
+    void this.renew([...parts.away]); // nothing was claimed at those, and some may have come meanwhile
   }
 
   /** The workers that may hold shards of it, those included that were given some to help out, or have been lost since. */
@@ -179,7 +181,7 @@ export class Deployment {
     await this.#prepared.close();
   }
 
-  /** What an earlier master of the same name has put where it does not stand now. */
+  /** What an earlier master of the same name has put where it does not stand now, or that is of another plan. */
   #inVain(): Map<Connection, Set<string>> {
     const { owner, homes } = this;
     const left = new Map<Connection, Set<string>>();
@@ -187,7 +189,7 @@ export class Deployment {
       const isOurs = (claim: Owner) => JSON.stringify(claim) === JSON.stringify(owner);
       for (const { name, owners } of connection.inventory.shards) {
         const stands = homes.get(name);
-        if (stands === undefined || stands.includes(connection.index) || !connection.shards.has(name)) continue;
+        if (stands?.includes(connection.index) === true || !connection.shards.has(name)) continue;
         if (owners.some(isOurs)) left.set(connection, (left.get(connection) ?? new Set()).add(name));
       }
     }
@@ -234,7 +236,15 @@ export async function deploy(
     await options.beforePut?.(design);
     await openSteps(design, { ...options, owner, verifier }, steps);
     if (options.onLoss === 'fail') requireDecodable(holdingsOf(steps), design.context);
-    return new Deployment(owner, { cluster, holders, prepared, plan: planning.plan, steps, verifier });
+    return new Deployment(owner, {
+      cluster,
+      holders,
+      prepared,
+      plan: planning.plan,
+      steps,
+      verifier,
+      away: design.context.away,
+    });
   } catch (error) {
     await disposeSteps(steps);
     await prepared.close();
