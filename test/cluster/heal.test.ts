@@ -8,6 +8,7 @@ import { codedLayer, connect, type Cluster, type ClusterEvent, type CodedLayer, 
 import { describe, it } from 'mocha';
 import { exact, weights, withLayer } from '../support/dense-layer.js';
 import { fails } from '../support/engines.js';
+import { untilEvent } from '../support/until-event.js';
 
 const FIVE = [0, 1, 2, 3, 4];
 
@@ -70,18 +71,6 @@ class Bench implements AsyncDisposable {
     for (const worker of this.workers) await worker.close();
     rmSync(this.folder, { recursive: true });
   }
-}
-
-function untilEvent(cluster: Cluster, isIt: (event: ClusterEvent) => boolean): Promise<ClusterEvent> {
-  const told = cluster.events.find(isIt);
-  if (told !== undefined) return Promise.resolve(told);
-  return new Promise(resolve => {
-    const stop = cluster.onEvent(event => {
-      if (!isIt(event)) return;
-      stop();
-      resolve(event);
-    });
-  });
 }
 
 describe('healing', () => {

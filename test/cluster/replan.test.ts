@@ -11,7 +11,6 @@ import {
   connect,
   startLocalWorkers,
   type Cluster,
-  type ClusterEvent,
   type CodedModel,
   type LocalWorkers,
   type RunResult,
@@ -21,6 +20,7 @@ import { after, before, describe, it } from 'mocha';
 import { exact, weights } from '../support/dense-layer.js';
 import { fails, normal } from '../support/engines.js';
 import { makeModel } from '../support/onnx-models.js';
+import { untilEvent } from '../support/until-event.js';
 
 const WIDTH = 64;
 const rng = seededRng(29);
@@ -71,18 +71,6 @@ async function beside(model: CodedModel, work: () => Promise<unknown>): Promise<
 }
 
 const shardsAt = (cluster: Cluster) => cluster.connections.map(({ shards }) => shards.size);
-
-function until(cluster: Cluster, isIt: (event: ClusterEvent) => boolean): Promise<ClusterEvent> {
-  const told = cluster.events.find(isIt);
-  if (told !== undefined) return Promise.resolve(told);
-  return new Promise(resolve => {
-    const stop = cluster.onEvent(event => {
-      if (!isIt(event)) return;
-      stop();
-      resolve(event);
-    });
-  });
-}
 
 describe('a new plan for another fleet', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'kofn-replan-'));
@@ -200,7 +188,7 @@ describe('a new plan for another fleet', () => {
     );
     await fails(connect({ workers: [address] }), 'UNAVAILABLE', /^0 of 1 workers answer: worker 0 .*Is `kofn worker/);
     await using cluster = await connect({ workers: addresses, id: 'late' });
-    assert.equal((await until(cluster, ({ kind }) => kind === 'lost')).worker, 3);
+    assert.equal((await untilEvent(cluster, ({ kind }) => kind === 'lost')).worker, 3);
     await using layer = await codedLayer(
       { type: 'dense', weights },
       { cluster, onLoss: 'fail', systematicGraceMs: 20_000 },
@@ -213,7 +201,7 @@ describe('a new plan for another fleet', () => {
       /needs 4 of 4 blocks, and of its workers worker 3 \(\S+\) is (dead|connecting): nobody/,
     );
     await using _now = await startHere('late', { listen: `127.0.0.1:${port}` });
-    await until(cluster, ({ kind, worker }) => kind === 'restored' && worker === 3);
+    await untilEvent(cluster, ({ kind, worker }) => kind === 'restored' && worker === 3);
     assert.deepEqual([(await exact(layer)).erasures, layer.health.margin], [[], 1]);
   });
 
