@@ -84,7 +84,7 @@ function addMs(layers: readonly LinearMap[], encodings: readonly LayerEncoding[]
       const { blockUnits } = encodings[index]!.partition;
       const length = (blockUnits / subBlocks) * fanIn;
       const parts = Array.from({ length: K * subBlocks }, (_, part) =>
-        weights.subarray(part * length, (part + 1) * length),
+        (weights as Float32Array).subarray(part * length, (part + 1) * length),
       );
       const out = new Float32Array(blockUnits * fanIn);
       for (let part = 0; part < subBlocks; part++) add(parts, out.subarray(part * length, (part + 1) * length));

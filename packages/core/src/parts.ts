@@ -13,6 +13,12 @@ export const PART_VALUES = 2 ** 18;
 /** Work without a rest; a request waits for no more than that, and a part. */
 const TURN_MS = 2;
 
+/** A matrix of float32 whose rows are read when they are needed. */
+export interface RowSource {
+  /** Rows `first` to `end`, row-major; neither side changes them. Throws what reading them throws. */
+  read(first: number, end: number): Parts<Float32Array>;
+}
+
 /** Throws what the work throws. */
 export function atOnce<T>(work: Parts<T>): T {
   for (;;) {

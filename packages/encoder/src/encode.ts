@@ -6,8 +6,9 @@
  * 1. The bias is one more column: it is scaled and combined with its row, so a parity block is a plain layer with bias.
  * 2. Scales are powers of two, so scaling and unscaling are exact.
  * 3. `block` is a function of the layer and the code alone: the same bytes on every machine, any time it is called.
+ * 4. Of weights that are read when they are needed a data block reads its own rows alone, and no block holds more than a part beside itself.
  */
-import { atOnce, KofnError, PART_VALUES, type Parts } from '@kofn/core';
+import { atOnce, KofnError, PART_VALUES, type Parts, type RowSource } from '@kofn/core';
 import type { Code } from './code.js';
 import { blockRange, partition, type Partition } from './partition.js';
 
@@ -18,7 +19,7 @@ export interface LinearMap {
   readonly fanIn: number;
   readonly groups: number;
   /** units × fanIn, row-major, finite. Read, never changed. */
-  readonly weights: Float32Array;
+  readonly weights: Float32Array | RowSource;
   /** One value a unit, finite. */
   readonly bias?: Float32Array | undefined;
 }
@@ -42,26 +43,38 @@ export interface LayerEncoding {
   blockInParts(index: number): Parts<EncodedBlock>;
 }
 
-/** Throws INVALID_ARGUMENT (too few units for k blocks) or SHAPE_MISMATCH (weights or bias of another size). */
-export function encodeLayer(layer: LinearMap, code: Code): LayerEncoding {
+interface Source extends LinearMap {
+  /** The weights, from wherever they are. */
+  readonly rows: RowSource;
+}
+
+/**
+ * `scales`, when the layer was encoded before, are those that it had, which saves a look at all weights. Throws INVALID_ARGUMENT (too few
+ * units for k blocks) or SHAPE_MISMATCH (weights or bias of another size).
+ */
+export function encodeLayer(layer: LinearMap, code: Code, known: { scales?: Float64Array } = {}): LayerEncoding {
   const { units, fanIn, groups, weights, bias } = layer;
   const parts = partition({ units, groups, k: code.k, subBlocks: code.subBlocks });
-  if (weights.length !== units * fanIn) {
+  if (weights instanceof Float32Array && weights.length !== units * fanIn) {
     throw new KofnError('SHAPE_MISMATCH', `weights: ${units} x ${fanIn} values expected, got ${weights.length}`);
   }
   if (bias !== undefined && bias.length !== units) {
     throw new KofnError('SHAPE_MISMATCH', `bias: ${units} values expected, got ${bias.length}`);
   }
-  let scales: Float64Array | undefined;
+  const source: Source = {
+    ...layer,
+    rows: weights instanceof Float32Array ? rowsOf(weights, fanIn) : weights,
+  };
+  let { scales } = known;
   function* scalesInParts(): Parts<Float64Array> {
-    return (scales ??= yield* rowScales(layer));
+    return (scales ??= yield* rowScales(source));
   }
   function* blockInParts(index: number): Parts<EncodedBlock> {
     if (!Number.isInteger(index) || index < 0 || index >= code.n) {
       throw new KofnError('INVALID_ARGUMENT', `block: must be 0 to ${code.n - 1}, got ${index}`);
     }
-    if (index < code.k) return dataBlock(layer, parts, index);
-    return yield* parityBlock(layer, parts, yield* scalesInParts(), code, index);
+    if (index < code.k) return yield* dataBlock(source, parts, index);
+    return yield* parityBlock(source, parts, yield* scalesInParts(), code, index);
   }
   return {
     code,
@@ -82,20 +95,29 @@ function unitsOfPart(values: number): number {
   return Math.max(1, Math.floor(PART_VALUES / values));
 }
 
-function* rowScales(layer: LinearMap): Parts<Float64Array> {
-  const { units, fanIn } = layer;
+function rowsOf(weights: Float32Array, fanIn: number): RowSource {
+  return {
+    // eslint-disable-next-line require-yield -- it is all there
+    *read(first, end) {
+      return weights.subarray(first * fanIn, end * fanIn);
+    },
+  };
+}
+
+function* rowScales({ units, fanIn, rows, bias }: Source): Parts<Float64Array> {
   const scales = new Float64Array(units);
   const step = unitsOfPart(fanIn);
   for (let unit = 0; unit < units; unit += step) {
-    scaleRows(layer, scales, unit, Math.min(units, unit + step));
+    const end = Math.min(units, unit + step);
+    scaleRows(yield* rows.read(unit, end), bias?.subarray(unit, end), scales.subarray(unit, end));
     yield;
   }
   return scales;
 }
 
-/** Of the units from `first` to `end`. */
-function scaleRows({ fanIn, weights, bias }: LinearMap, scales: Float64Array, first: number, end: number): void {
-  for (let unit = first; unit < end; unit++) {
+function scaleRows(weights: Float32Array, bias: Float32Array | undefined, scales: Float64Array): void {
+  const fanIn = weights.length / scales.length;
+  for (let unit = 0; unit < scales.length; unit++) {
     let squares = bias === undefined ? 0 : bias[unit]! * bias[unit]!;
     for (let i = unit * fanIn, last = i + fanIn; i < last; i++) squares += weights[i]! * weights[i]!;
     const exponent = squares === 0 ? 0 : -Math.round(Math.log2(squares) / 2);
@@ -103,26 +125,29 @@ function scaleRows({ fanIn, weights, bias }: LinearMap, scales: Float64Array, fi
   }
 }
 
-function dataBlock({ fanIn, weights, bias }: LinearMap, parts: Partition, block: number): EncodedBlock {
+function* dataBlock({ fanIn, weights, rows, bias }: Source, parts: Partition, block: number): Parts<EncodedBlock> {
   const { groups, unitsPerGroup, blockUnits } = parts;
   const { start, end } = blockRange(parts, block);
-  if (groups === 1 && end - start === blockUnits) {
-    const rows = weights.subarray(start * fanIn, end * fanIn);
-    return bias === undefined ? { weights: rows } : { weights: rows, bias: bias.subarray(start, end) };
+  if (weights instanceof Float32Array && groups === 1 && end - start === blockUnits) {
+    const own = weights.subarray(start * fanIn, end * fanIn);
+    return bias === undefined ? { weights: own } : { weights: own, bias: bias.subarray(start, end) };
   }
   const out = new Float32Array(groups * blockUnits * fanIn);
   const outBias = bias && new Float32Array(groups * blockUnits);
+  const step = unitsOfPart(fanIn);
   for (let group = 0; group < groups; group++) {
-    const from = group * unitsPerGroup + start;
-    const to = group * unitsPerGroup + end;
-    out.set(weights.subarray(from * fanIn, to * fanIn), group * blockUnits * fanIn);
-    outBias?.set(bias!.subarray(from, to), group * blockUnits);
+    const [from, to, target] = [group * unitsPerGroup + start, group * unitsPerGroup + end, group * blockUnits];
+    outBias?.set(bias!.subarray(from, to), target);
+    for (let unit = from; unit < to; unit += step) {
+      out.set(yield* rows.read(unit, Math.min(to, unit + step)), (target + unit - from) * fanIn);
+      yield;
+    }
   }
   return outBias === undefined ? { weights: out } : { weights: out, bias: outBias };
 }
 
 function* parityBlock(
-  { fanIn, weights, bias }: LinearMap,
+  { fanIn, rows, bias }: Source,
   parts: Partition,
   scales: Float64Array,
   code: Code,
@@ -134,85 +159,98 @@ function* parityBlock(
   const out = new Float32Array(groups * blockUnits * fanIn);
   const outBias = bias && new Float32Array(groups * blockUnits);
   const sum = new Float64Array(fanIn);
-  for (let group = 0; group < groups; group++) {
-    for (let unit = 0; unit < blockUnits; unit++) {
-      const row = block * subBlocks + Math.floor(unit / partUnits);
-      const rows: number[] = [];
-      const factors: number[] = [];
-      for (let part = 0; part < code.k * subBlocks; part++) {
-        const inGroup = part * partUnits + (unit % partUnits);
-        const coefficient = code.generator.get(row, part);
-        if (inGroup >= unitsPerGroup || coefficient === 0) continue; // padding is zero
-        const source = group * unitsPerGroup + inGroup;
-        rows.push(source);
-        factors.push(coefficient * scales[source]!);
-      }
-      const target = group * blockUnits + unit;
-      if (target % step === step - 1) yield;
-      combineRows(weights, fanIn, rows, factors, sum, out.subarray(target * fanIn, (target + 1) * fanIn));
-      if (outBias !== undefined) outBias[target] = rows.reduce((total, at, i) => total + factors[i]! * bias![at]!, 0);
+  for (let first = 0, end = 0; first < groups * blockUnits; first = end) {
+    const group = Math.floor(first / blockUnits);
+    const inBlock = first % blockUnits;
+    const inPart = inBlock % partUnits;
+    end = first + Math.min(step, partUnits - inPart);
+    const row = block * subBlocks + Math.floor(inBlock / partUnits);
+    const terms: Term[] = [];
+    for (let part = 0; part < code.k * subBlocks; part++) {
+      const inGroup = part * partUnits + inPart;
+      const coefficient = code.generator.get(row, part);
+      const count = Math.min(end - first, unitsPerGroup - inGroup);
+      if (count <= 0 || coefficient === 0) continue; // padding is zero
+      const unit = group * unitsPerGroup + inGroup;
+      terms.push({ coefficient, unit, count, rows: yield* rows.read(unit, unit + count) });
     }
+    for (let target = first; target < end; target++) {
+      const at = target - first;
+      const own = terms.filter(({ count }) => at < count);
+      const factors = own.map(({ coefficient, unit }) => coefficient * scales[unit + at]!);
+      const sources = own.map(each => each.rows);
+      combineRows(sources, at * fanIn, factors, sum, out.subarray(target * fanIn, (target + 1) * fanIn));
+      if (outBias !== undefined) {
+        outBias[target] = own.reduce((total, { unit }, i) => total + factors[i]! * bias![unit + at]!, 0);
+      }
+    }
+    yield;
   }
   return outBias === undefined ? { weights: out } : { weights: out, bias: outBias };
 }
 
+/** What a part of a parity block is made of: neighbouring units of a data block, `rows`, from `unit` on. */
+interface Term {
+  readonly coefficient: number;
+  readonly unit: number;
+  readonly count: number;
+  readonly rows: Float32Array;
+}
+
 /**
- * out = Σ factors[j] · source[rows[j]], added up in fours. The cost is memory traffic: up to eight rows, nearly all that there is,
+ * out = Σ factors[j] · sources[j][start …], added up in fours. The cost is memory traffic: up to eight rows, nearly all that there is,
  * are one pass that reads them side by side, and no slower than a loop that only adds; more are several, four rows each.
  */
 function combineRows(
-  source: Float32Array,
-  width: number,
-  rows: readonly number[],
+  sources: readonly Float32Array[],
+  start: number,
   factors: readonly number[],
   sum: Float64Array,
   out: Float32Array,
 ): void {
-  if (rows.length <= 4) return combineFour(source, width, rows, factors, out);
-  if (rows.length <= 8) return combineEight(source, width, rows, factors, out);
-  for (let j = 0; j < rows.length; j += 4) {
+  if (sources.length <= 4) return combineFour(sources, start, factors, out);
+  if (sources.length <= 8) return combineEight(sources, start, factors, out);
+  const width = out.length;
+  for (let j = 0; j < sources.length; j += 4) {
     const [f0 = 0, f1 = 0, f2 = 0, f3 = 0] = factors.slice(j, j + 4);
-    const [r0 = 0, r1 = r0, r2 = r0, r3 = r0] = rows.slice(j, j + 4);
-    const [a, b, c, d] = [r0 * width, r1 * width, r2 * width, r3 * width];
+    const [a = NONE, b = a, c = a, d = a] = sources.slice(j, j + 4);
     const first = j === 0;
-    if (j >= rows.length - 4) {
-      for (let i = 0; i < width; i++) {
-        const four = f0 * source[a + i]! + f1 * source[b + i]! + f2 * source[c + i]! + f3 * source[d + i]!;
+    if (j >= sources.length - 4) {
+      for (let i = 0, at = start; i < width; i++, at++) {
+        const four = f0 * a[at]! + f1 * b[at]! + f2 * c[at]! + f3 * d[at]!;
         out[i] = sum[i]! + four;
       }
     } else {
-      for (let i = 0; i < width; i++) {
-        const four = f0 * source[a + i]! + f1 * source[b + i]! + f2 * source[c + i]! + f3 * source[d + i]!;
+      for (let i = 0, at = start; i < width; i++, at++) {
+        const four = f0 * a[at]! + f1 * b[at]! + f2 * c[at]! + f3 * d[at]!;
         sum[i] = first ? four : sum[i]! + four;
       }
     }
   }
 }
 
+const NONE = new Float32Array();
+
 function combineFour(
-  source: Float32Array,
-  width: number,
-  [r0 = 0, r1 = r0, r2 = r0, r3 = r0]: readonly number[],
+  [a = NONE, b = a, c = a, d = a]: readonly Float32Array[],
+  start: number,
   [f0 = 0, f1 = 0, f2 = 0, f3 = 0]: readonly number[],
   out: Float32Array,
 ): void {
-  const [a, b, c, d] = [r0 * width, r1 * width, r2 * width, r3 * width];
-  for (let i = 0; i < width; i++) {
-    out[i] = f0 * source[a + i]! + f1 * source[b + i]! + f2 * source[c + i]! + f3 * source[d + i]!;
+  if (a === NONE) return; // all padding: zero
+  for (let i = 0, at = start; i < out.length; i++, at++) {
+    out[i] = f0 * a[at]! + f1 * b[at]! + f2 * c[at]! + f3 * d[at]!;
   }
 }
 
 function combineEight(
-  source: Float32Array,
-  width: number,
-  [r0 = 0, r1 = r0, r2 = r0, r3 = r0, r4 = r0, r5 = r4, r6 = r4, r7 = r4]: readonly number[],
+  [a = NONE, b = a, c = a, d = a, e = a, f = e, g = e, h = e]: readonly Float32Array[],
+  start: number,
   [f0 = 0, f1 = 0, f2 = 0, f3 = 0, f4 = 0, f5 = 0, f6 = 0, f7 = 0]: readonly number[],
   out: Float32Array,
 ): void {
-  const [a, b, c, d] = [r0 * width, r1 * width, r2 * width, r3 * width];
-  const [e, f, g, h] = [r4 * width, r5 * width, r6 * width, r7 * width];
-  for (let i = 0; i < width; i++) {
-    const four = f0 * source[a + i]! + f1 * source[b + i]! + f2 * source[c + i]! + f3 * source[d + i]!;
-    out[i] = four + (f4 * source[e + i]! + f5 * source[f + i]! + f6 * source[g + i]! + f7 * source[h + i]!);
+  for (let i = 0, at = start; i < out.length; i++, at++) {
+    const four = f0 * a[at]! + f1 * b[at]! + f2 * c[at]! + f3 * d[at]!;
+    out[i] = four + (f4 * e[at]! + f5 * f[at]! + f6 * g[at]! + f7 * h[at]!);
   }
 }

@@ -7,6 +7,7 @@
  * 2. `advance` takes a few milliseconds at most, whatever the size of the layer: its caller has an event loop.
  */
 import type { Expectation, Fingerprint } from './fingerprint.js';
+import { products } from './products.js';
 
 /** Where a convolution's filter stands; each list has one entry a spatial dimension. None for a dense layer. */
 export interface Window {
@@ -98,18 +99,18 @@ function ofDense({ fanIn }: Reads, fingerprints: readonly Fingerprint[], { x, co
   const batch = x.length / fanIn;
   const energies = new Float64Array(batch);
   const results = fingerprints.map(({ rows }) => ({ sums: new Float64Array(batch * rows), energies }));
-  const values = new Float64Array(fanIn);
+  const step = Math.max(1, Math.floor(PIECE / fanIn));
   function* work(): Work {
     for (let sample = 0; sample < batch; sample++) {
-      values.set(x.subarray(sample * fanIn, (sample + 1) * fanIn));
-      multiply(values, 0, 1, values, energies, sample);
+      const values = x.subarray(sample * fanIn, (sample + 1) * fanIn);
+      products(values, 0, 1, values, energies, sample);
       yield fanIn;
       for (const [index, { rows, filters, biases }] of fingerprints.entries()) {
         const { sums } = results[index]!;
-        for (let row = 0; row < rows; row += 4) {
-          const first = Math.max(0, Math.min(row, rows - 4)); // the last four may overlap those before
-          multiply(filters, first, Math.min(4, rows), values, sums, sample * rows);
-          yield 4 * fanIn;
+        for (let row = 0; row < rows; row += step) {
+          const count = Math.min(step, rows - row);
+          products(filters, row, count, values, sums, sample * rows + row);
+          yield count * fanIn;
         }
         for (let row = 0; row < rows; row++) sums[sample * rows + row]! += biases[row]!;
         if (sample === batch - 1) complete();
@@ -117,55 +118,6 @@ function ofDense({ fanIn }: Reads, fingerprints: readonly Fingerprint[], { x, co
     }
   }
   return { energies, results, work: work() };
-}
-
-/**
- * The products of `count` rows of `filters` from `row` on, up to four, with `values`, to `out` from `at` on by row. Four at once, each in two
- * sums, so that no addition waits for the one before and `values` are read once.
- */
-function multiply(
-  filters: Float32Array | Float64Array,
-  row: number,
-  count: number,
-  values: Float64Array,
-  out: Float64Array,
-  at: number,
-): void {
-  const { length } = values;
-  let p = row * length;
-  let q = (row + Math.min(1, count - 1)) * length;
-  let r = (row + Math.min(2, count - 1)) * length;
-  let s = (row + Math.min(3, count - 1)) * length;
-  let a0 = 0;
-  let b0 = 0;
-  let c0 = 0;
-  let d0 = 0;
-  let a1 = 0;
-  let b1 = 0;
-  let c1 = 0;
-  let d1 = 0;
-  let i = 0;
-  for (; i + 1 < length; i += 2, p += 2, q += 2, r += 2, s += 2) {
-    const x = values[i]!;
-    const y = values[i + 1]!;
-    a0 += filters[p]! * x;
-    a1 += filters[p + 1]! * y;
-    b0 += filters[q]! * x;
-    b1 += filters[q + 1]! * y;
-    c0 += filters[r]! * x;
-    c1 += filters[r + 1]! * y;
-    d0 += filters[s]! * x;
-    d1 += filters[s + 1]! * y;
-  }
-  if (i < length) {
-    const x = values[i]!;
-    a0 += filters[p]! * x;
-    b0 += filters[q]! * x;
-    c0 += filters[r]! * x;
-    d0 += filters[s]! * x;
-  }
-  const products = [a0 + a1, b0 + b1, c0 + c1, d0 + d1];
-  for (let index = 0; index < count; index++) out[at + row + index] = products[index]!;
 }
 
 /** Where the elements of a padded channel are that a filter reads. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { isKofnError, PART_VALUES, type ErrorCode } from '@kofn/core';
+import { isKofnError, PART_VALUES, type ErrorCode, type RowSource } from '@kofn/core';
 import { describe, it } from 'mocha';
 import { blockRange, createCode, encodeLayer, partition, verifyBlock } from '../src/index.js';
 
@@ -38,6 +38,41 @@ describe('encode', () => {
       for (; step.done !== true; step = work.next()) parts++;
       assert.ok(parts >= 2 * 4, `${parts}`); // each weight is read for the scales, and for the block
       assert.deepEqual(step.value, encodeLayer({ units, fanIn, groups: 1, weights }, code).block(4));
+    }
+  });
+
+  it('makes the same blocks of weights that are read as they are needed, a data block of its own rows alone', () => {
+    for (const [groups, units, fanIn] of [
+      [1, 24, 3],
+      [1, 22, 3],
+      [3, 30, 2],
+      [1, 16, PART_VALUES / 2],
+    ] as const) {
+      const weights = Float32Array.from({ length: units * fanIn }, (_, i) => Math.sin(i));
+      const bias = Float32Array.from({ length: units }, (_, i) => Math.cos(i));
+      const read = new Set<number>();
+      const source: RowSource = {
+        *read(first, end) {
+          assert.ok(first < end && end <= units && (end - first) * fanIn <= Math.max(PART_VALUES, fanIn));
+          for (let unit = first; unit < end; unit++) read.add(unit);
+          yield;
+          return weights.slice(first * fanIn, end * fanIn);
+        },
+      };
+      for (const code of [createCode('sum', { k: 4, r: 1 }), createCode('rotation', { k: 2, r: 2 })]) {
+        const whole = encodeLayer({ units, fanIn, groups, weights, bias }, code);
+        const { scales } = whole;
+        const again = encodeLayer({ units, fanIn, groups, weights: source, bias }, code, { scales });
+        const looked = encodeLayer({ units, fanIn, groups, weights: source, bias }, code);
+        for (let block = 0; block < code.n; block++) {
+          read.clear();
+          assert.deepEqual(again.block(block), whole.block(block));
+          const { start, end } = blockRange(whole.partition, block);
+          if (block < code.k) assert.equal(read.size, groups * (end - start));
+          assert.deepEqual(looked.block(block), whole.block(block));
+        }
+        assert.deepEqual(looked.scales, scales);
+      }
     }
   });
 

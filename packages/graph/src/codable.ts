@@ -2,10 +2,10 @@
  * Which nodes are linear layers that can be coded by their weights, and why the others are not: Conv, Gemm and MatMul
  * whose weights are constant float32, or float16 cast to it.
  */
-import { atOnce, elementCount, fromHalf, type Parts, type Tensor } from '@kofn/core';
+import { atOnce, elementCount, fromHalf, type Parts, type RowSource } from '@kofn/core';
 import { neededNodes, type GraphNode, type OnnxModel } from './graph.js';
-import { transposedInParts, type ConvAttributes, type LinearLayer } from './linear-layer.js';
-import { constantInParts, isFiniteConstant } from './onnx.js';
+import { transposedInParts, type ConvAttributes, type LayerGeometry, type LinearLayer } from './linear-layer.js';
+import { constantSlice, isFiniteConstant } from './onnx.js';
 import { isLinear } from './original-names.js';
 import { isPerUnit } from './plain-form.js';
 import {
@@ -41,7 +41,10 @@ export interface Codable extends Linear {
   readonly weightBytes: number;
   /** Reads weights and bias; nothing keeps them. Throws as reading external data does. */
   layer(): LinearLayer;
-  layerInParts(): Parts<LinearLayer>;
+  readonly geometry: LayerGeometry;
+  /** Rows of the weights, units × fanIn, for as long as somebody needs them. Reading throws as reading external data does. */
+  rows(): RowSource;
+  bias(): Float32Array | undefined;
 }
 
 export interface NotCodable extends Linear {
@@ -77,7 +80,11 @@ function reportsOf(model: OnnxModel): CodableReport[] {
   });
 }
 
-type Found = Omit<Codable, 'node' | 'operator' | 'codable' | 'output' | 'layer'>;
+type Found = Pick<Codable, 'dataInput' | 'inputForm' | 'rows'> & {
+  readonly geometry: Omit<LayerGeometry, 'name' | 'operator'>;
+  /** Undefined when there is none. */
+  readonly bias?: (() => Float32Array) | undefined;
+};
 
 function notCodable({ name, op }: GraphNode, reason: string): NotCodable {
   return { node: name, operator: op, codable: false, reason };
@@ -85,8 +92,25 @@ function notCodable({ name, op }: GraphNode, reason: string): NotCodable {
 
 function withReason(node: GraphNode, operator: LinearLayer['operator'], found: Found | string): CodableReport {
   if (typeof found === 'string') return notCodable(node, found);
-  const layer = () => atOnce(found.layerInParts());
-  return { node: node.name, operator, codable: true, ...found, layer, output: node.outputs[0]! };
+  const { name } = node;
+  const geometry: LayerGeometry = { name, operator, ...found.geometry };
+  const { units, fanIn, conv: { groups } = { groups: 1 } } = geometry;
+  const bias = () => found.bias?.();
+  return {
+    node: name,
+    operator,
+    codable: true,
+    ...found,
+    geometry,
+    bias,
+    layer: () => ({ ...geometry, weights: atOnce(found.rows().read(0, units)), bias: bias() }),
+    units,
+    fanIn,
+    groups,
+    hasBias: found.bias !== undefined,
+    weightBytes: 4 * units * (fanIn + (found.bias === undefined ? 0 : 1)),
+    output: node.outputs[0]!,
+  };
 }
 
 function conv(model: OnnxModel, node: GraphNode): Found | string {
@@ -115,20 +139,11 @@ function conv(model: OnnxModel, node: GraphNode): Found | string {
   if (typeof bias === 'string') return `bias: ${bias}`;
   const fanIn = channels * elementCount(rest);
   return {
-    ...sizes(units, fanIn, groups, bias !== undefined),
+    geometry: { units, fanIn, conv: attributes },
     dataInput,
     inputForm: 'image',
-    *layerInParts() {
-      return {
-        name: node.name,
-        operator: 'Conv',
-        units,
-        fanIn,
-        weights: yield* weights.read(),
-        bias: bias && (yield* bias.read()),
-        conv: attributes,
-      };
-    },
+    rows: () => rowsOf(weights, fanIn),
+    bias: bias && (() => whole(bias)),
   };
 }
 
@@ -150,22 +165,16 @@ function gemm(model: OnnxModel, node: GraphNode): Found | string {
     return `addend C of shape [${addend.shape.join()}] is not one value an output`;
   }
   return {
-    ...sizes(units, fanIn, 1, addend !== undefined),
+    geometry: { units, fanIn, ...(columnsIn ? { columnsIn } : {}) },
     dataInput,
     inputForm: columnsIn ? 'columns' : 'rows',
-    *layerInParts() {
-      const values = yield* weights.read();
-      const bias = addend && (yield* addend.read());
-      return {
-        name: node.name,
-        operator: 'Gemm',
-        units,
-        fanIn,
-        weights: scaled(transB ? values : yield* transposedInParts(values, fanIn, units), alpha),
-        bias: bias && scaled(bias.length === 1 ? new Float32Array(units).fill(bias[0]!) : bias, beta),
-        ...(columnsIn ? { columnsIn } : {}),
-      };
-    },
+    rows: () => (transB ? rowsOf(weights, fanIn, alpha) : columnsOf(weights, fanIn, units, alpha)),
+    bias:
+      addend &&
+      (() => {
+        const values = whole(addend);
+        return scaled(values.length === 1 ? new Float32Array(units).fill(values[0]!) : values, beta);
+      }),
   };
 }
 
@@ -178,26 +187,17 @@ function matMul(model: OnnxModel, node: GraphNode): Found | string {
   if (weights.shape.length !== 2) return `weights of shape [${weights.shape.join()}] are not a matrix`;
   const [units = 0, fanIn = 0] = isLeft ? weights.shape : [...weights.shape].reverse();
   return {
-    ...sizes(units, fanIn, 1, false),
+    geometry: { units, fanIn, ...(isLeft ? { columnsIn: true, columnsOut: true } : {}) },
     dataInput: isLeft ? right : left,
     inputForm: isLeft ? 'columns' : 'rows',
-    *layerInParts() {
-      const values = yield* weights.read();
-      return {
-        name: node.name,
-        operator: 'MatMul',
-        units,
-        fanIn,
-        weights: isLeft ? values : yield* transposedInParts(values, fanIn, units),
-        ...(isLeft ? { columnsIn: true, columnsOut: true } : {}),
-      };
-    },
+    rows: () => (isLeft ? rowsOf(weights, fanIn) : columnsOf(weights, fanIn, units)),
   };
 }
 
 interface Weights {
   readonly shape: readonly number[];
-  read(): Parts<Float32Array>;
+  /** Elements `first` to `end`. */
+  read(first: number, end: number): Parts<Float32Array>;
 }
 
 /** Constant, finite float32 weights, or why they are not. float16 weights that the model casts are such weights. */
@@ -207,8 +207,8 @@ function constantWeights(model: OnnxModel, name: string): Weights | string {
   const dtype = dtypeOf(constant.dataType);
   const isCast = constant !== model.constants.get(name);
   if (dtype !== (isCast ? 'float16' : 'float32')) return `"${name}" is ${dtype ?? 'of an unknown type'}, not float32`;
-  function* read(): Parts<Float32Array> {
-    const { data } = (yield* constantInParts(model, constant!)) as Tensor & { data: Float32Array | Uint16Array };
+  function* read(first: number, end: number): Parts<Float32Array> {
+    const data = (yield* constantSlice(model, constant!, first, end)) as Float32Array | Uint16Array;
     return isCast ? Float32Array.from(data, fromHalf) : (data as Float32Array);
   }
   if (!isFiniteConstant(model, constant)) return `"${name}" has NaN or infinity`;
@@ -230,8 +230,28 @@ function isConstant(model: OnnxModel, name: string): boolean {
   return (model.constants.get(name) ?? castConstant(model, name)) !== undefined;
 }
 
-function sizes(units: number, fanIn: number, groups: number, hasBias: boolean) {
-  return { units, fanIn, groups, hasBias, weightBytes: 4 * units * (fanIn + (hasBias ? 1 : 0)) };
+/** Weights that stand unit by unit. */
+function rowsOf(weights: Weights, fanIn: number, factor = 1): RowSource {
+  return {
+    *read(first, end) {
+      return scaled(yield* weights.read(first * fanIn, end * fanIn), factor);
+    },
+  };
+}
+
+/** Weights whose units are columns: turned once, as a whole, when the first are needed. */
+function columnsOf(weights: Weights, fanIn: number, units: number, factor = 1): RowSource {
+  let turned: Float32Array | undefined;
+  return {
+    *read(first, end) {
+      turned ??= yield* transposedInParts(yield* weights.read(0, fanIn * units), fanIn, units);
+      return scaled(turned.subarray(first * fanIn, end * fanIn), factor);
+    },
+  };
+}
+
+function whole(weights: Weights): Float32Array {
+  return atOnce(weights.read(0, elementCount(weights.shape)));
 }
 
 function scaled(values: Float32Array, factor: number): Float32Array {

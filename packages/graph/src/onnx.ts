@@ -19,6 +19,7 @@ import {
   tensorFromBytes,
   type Parts,
   type Tensor,
+  type TypedArray,
 } from '@kofn/core';
 import { checkConstant } from './check-constant.js';
 import { externalBytes, externalFiles, externalRange } from './external-data.js';
@@ -116,20 +117,26 @@ export function constantValue(model: OnnxModel, constant: TensorProto): Tensor {
   }
 }
 
-/** As {@link constantValue}, in parts where it is external data. */
-export function* constantInParts(model: OnnxModel, constant: TensorProto): Parts<Tensor> {
+/**
+ * Elements `first` to `end` of a constant, in parts where it is external data, of which no more is read; of a constant in the model itself
+ * they are a view. Throws as {@link constantValue}.
+ */
+export function* constantSlice(model: OnnxModel, constant: TensorProto, first: number, end: number): Parts<TypedArray> {
   const dtype = dtypeOf(constant.dataType);
   const range = externalRange(constant);
-  if (range === undefined || dtype === undefined) return constantValue(model, constant);
-  const shape = shapeOf(constant);
-  const bytes = new Uint8Array(elementCount(shape) * elementBytes(dtype));
-  const step = PART_VALUES * elementBytes(dtype);
-  for (let at = 0; at < bytes.byteLength; at += step) {
-    const part = Math.min(step, bytes.byteLength - at);
-    bytes.set(model.readExternal(range.location, range.offset + at, part), at);
+  if (range === undefined || dtype === undefined || dtype === 'string') {
+    return (constantValue(model, constant).data as TypedArray).subarray(first, end);
+  }
+  const size = elementBytes(dtype);
+  const read = (from: number, count: number) =>
+    tensorFromBytes(dtype, [count], model.readExternal(range.location, range.offset + size * from, size * count));
+  if (end - first <= PART_VALUES) return read(first, end - first).data as TypedArray;
+  const all = tensorFromBytes(dtype, [end - first], new Uint8Array(size * (end - first))).data as Float32Array;
+  for (let at = first; at < end; at += PART_VALUES) {
+    all.set(read(at, Math.min(PART_VALUES, end - at)).data as Float32Array, at - first);
     yield;
   }
-  return tensorFromBytes(dtype, shape, bytes);
+  return all;
 }
 
 /**

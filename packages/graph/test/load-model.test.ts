@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { float32, isKofnError, PART_VALUES } from '@kofn/core';
+import { atOnce, float32, isKofnError, PART_VALUES } from '@kofn/core';
 import fc from 'fast-check';
 import { after, describe, it } from 'mocha';
 import { constantValue, findCodable, loadModel, type Codable, type OnnxModel } from '../src/index.js';
@@ -43,12 +43,12 @@ describe('loadModel', () => {
       constants: [{ name: 'w', value: float32([rows, columns], values) }],
     });
     const [report] = findCodable(await loadModel(files)) as [Codable];
-    const work = report.layerInParts();
+    const work = report.rows().read(0, columns);
     let parts = 0;
     let step = work.next();
     for (; step.done !== true; step = work.next()) parts++;
     assert.equal(parts, 4 + 4);
-    const { weights } = step.value;
+    const weights = step.value;
     const at = (unit: number, input: number) => [weights[unit * rows + input], values[input * columns + unit]];
     for (const [unit, input] of [
       [0, 0],
@@ -61,6 +61,31 @@ describe('loadModel', () => {
       const [actual, expected] = at(unit, input);
       assert.equal(actual, expected);
     }
+  });
+
+  it('reads no more of a layer than is asked for', async () => {
+    const [units, fanIn] = [64, 128];
+    const values = ramp(units * fanIn);
+    const transB = [{ name: 'transB', type: 2, i: 1 }];
+    const files = writeModel({
+      nodes: [{ ...node('Gemm', 'fc', ['x', 'w'], ['y']), attribute: [...transB, { name: 'alpha', type: 1, f: 0.5 }] }],
+      inputs: [io('x', 'N', fanIn)],
+      outputs: [io('y', 'N', units)],
+      constants: [{ name: 'w', value: float32([units, fanIn], values) }],
+    });
+    const reads: (number | undefined)[] = [];
+    const readExternal: OnnxModel['readExternal'] = (_location, offset, byteLength) => {
+      reads.push(byteLength);
+      return files.weights.subarray(offset, offset + byteLength!);
+    };
+    const [report] = findCodable(await loadModel(put('rows.onnx', files.model), { readExternal })) as [Codable];
+    reads.length = 0; // looking for NaN reads all
+    const rows = atOnce(report.rows().read(5, 9));
+    assert.deepEqual(
+      rows,
+      values.slice(5 * fanIn, 9 * fanIn).map(value => 0.5 * value),
+    );
+    assert.deepEqual(reads, [4 * 4 * fanIn]);
   });
 
   it('reads a model of more than 2 GB piece by piece', async () => {

@@ -296,7 +296,7 @@ async function openSteps(
     const localMsPerMac = measuredMsPerMac(plan, members);
     const placed = await placeLayers(encode(), code, context, { ...options, hedge, localMsPerMac });
     layerNumber += members.length;
-    const files = shardMaker(clock, codables, code);
+    const files = shardMaker(clock, codables, placed.layers);
     const local = new LocalBlocks(engine, engineThreads, files);
     const resends = new Resends(clock, owner, async (block, signal) => {
       return { name: placed.shards[block]!.name, ...(await files(block, signal)) };

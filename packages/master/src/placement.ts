@@ -13,6 +13,7 @@ import {
   shardImage,
   type Codable,
   type CodedStep,
+  type LayerGeometry,
   type LinearLayer,
   type SegmentStep,
   type ShardPart,
@@ -20,6 +21,7 @@ import {
 import { fitsBlock, shardName, type Owner, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DeployedGroup, PlacedShard } from './deployed-group.js';
+import type { DeployedLayer } from './group-outputs.js';
 import { Hedge, type HedgeAfter } from './hedge.js';
 import { Homes, type PlacingContext } from './homes.js';
 import type { ResolvedCode } from './options.js';
@@ -32,14 +34,15 @@ const MAX_ENCODED_BYTES = 256 * 2 ** 20;
 
 /** A layer with its weights, and how it is coded. */
 export interface EncodedLayer {
-  readonly layer: LinearLayer;
+  readonly layer: LayerGeometry;
   readonly encoding: LayerEncoding;
 }
 
 export function encoded(layer: LinearLayer, { code, k, r }: ResolvedCode): EncodedLayer {
-  const { units, fanIn, weights, bias } = layer;
-  const map = { units, fanIn, groups: groupsOf(layer), weights, bias };
-  return { layer, encoding: encodeLayer(map, createCode(code, { k, r })) };
+  const { weights, bias, ...geometry } = layer;
+  const { units, fanIn } = geometry;
+  const map = { units, fanIn, groups: groupsOf(geometry), weights, bias };
+  return { layer: geometry, encoding: encodeLayer(map, createCode(code, { k, r })) };
 }
 
 /** A shard without its name. */
@@ -58,15 +61,20 @@ export function* shardFiles(layers: readonly EncodedLayer[], block: number): Par
   return fitsBlock(names) ? { ...files, block: { layers: names, code, k, r, block } } : files;
 }
 
-/** Makes the shard models of `layers` once more from the model, in turns with whatever else the master has to do. */
-export function shardMaker(clock: Clock, layers: readonly Codable[], code: ResolvedCode) {
-  return (block: number, signal?: Signal) => inTurns(clock, shardAnew(layers, code, block), signal);
-}
-
-function* shardAnew(layers: readonly Codable[], code: ResolvedCode, block: number): Parts<BlockFiles> {
-  const read: EncodedLayer[] = [];
-  for (const layer of layers) read.push(encoded(yield* layer.layerInParts(), code));
-  return yield* shardFiles(read, block);
+/**
+ * Makes the shard models of `layers` once more from the model, in turns with whatever else the master has to do, and reads no more of it
+ * than a block needs. `deployed` is what stands on workers.
+ */
+export function shardMaker(clock: Clock, layers: readonly Codable[], deployed: readonly DeployedLayer[]) {
+  return (block: number, signal?: Signal) => {
+    const again = layers.map((layer, index): EncodedLayer => {
+      const { units, fanIn, groups, geometry } = layer;
+      const { code, scales } = deployed[index]!.encoding;
+      const map = { units, fanIn, groups, weights: layer.rows(), bias: layer.bias() };
+      return { layer: geometry, encoding: encodeLayer(map, code, { scales }) };
+    });
+    return inTurns(clock, shardFiles(again, block), signal);
+  };
 }
 
 /** The layers of a coded step in the order of the file, which is that of their blocks in a shard, and what encodes them anew. */
@@ -116,8 +124,7 @@ export async function placeLayers(
   const { code } = layers[0]!.encoding;
   return {
     layers: layers.map(({ layer, encoding: { partition, scales } }) => {
-      const { weights: _weights, bias: _bias, ...geometry } = layer;
-      return { name: layer.name, layer: geometry, encoding: { code, partition, scales } };
+      return { name: layer.name, layer, encoding: { code, partition, scales } };
     }),
     code,
     plans: new DecodePlans(code),
