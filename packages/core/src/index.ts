@@ -30,5 +30,5 @@ export {
 } from './abort.js';
 export { fromHalf, toHalf } from './half.js';
 export { sleep, systemClock, type Clock, type Timer } from './clock.js';
-export { atOnce, inTurns, PART_VALUES, type Parts, type RowSource } from './parts.js';
+export { atOnce, inTurns, joined, PART_VALUES, spread, type Bands, type Parts, type RowSource } from './parts.js';
 export { seededRng, type Rng } from './rng.js';

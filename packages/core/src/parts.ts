@@ -5,7 +5,7 @@
 import type { Signal } from './abort.js';
 import { sleep, type Clock } from './clock.js';
 
-export type Parts<T> = Generator<void, T, void>;
+export type Parts<T> = Generator<undefined, T, void>;
 
 /** Values that a part reads, moves or adds up: less than a millisecond on a machine of today, a few on a small board. */
 export const PART_VALUES = 2 ** 18;
@@ -19,11 +19,46 @@ export interface RowSource {
   read(first: number, end: number): Parts<Float32Array>;
 }
 
+/** A matrix of float32 from its first row to its last, a part at a time; undefined where somebody else may have the thread, too. */
+export type Bands = Generator<Float32Array | undefined, void, void>;
+
 /** Throws what the work throws. */
 export function atOnce<T>(work: Parts<T>): T {
   for (;;) {
     const step = work.next();
     if (step.done === true) return step.value;
+  }
+}
+
+/** All of `bands`, in `into`: copied there unless they were made there. */
+export function* joined(bands: Bands, into: Float32Array): Parts<Float32Array> {
+  let at = 0;
+  for (const band of bands) {
+    if (band !== undefined) {
+      if (band.buffer !== into.buffer) into.set(band, at);
+      at += band.length;
+    }
+    yield;
+  }
+  return into;
+}
+
+/**
+ * What `work` yields, each after a turn of TURN_MS or one part, and a rest as long. Throws what the work throws, or the signal's reason; ends the
+ * work when nobody wants more.
+ */
+export async function* spread<T>(
+  clock: Clock,
+  work: Generator<T | undefined, void, void>,
+  signal?: Signal,
+): AsyncGenerator<T> {
+  let start = clock.now();
+  for (const value of work) {
+    const tookMs = clock.now() - start;
+    if (value === undefined && tookMs < TURN_MS) continue;
+    if (value !== undefined) yield value;
+    await sleep(clock, tookMs, signal);
+    start = clock.now();
   }
 }
 

@@ -8,7 +8,7 @@
  * 3. `block` is a function of the layer and the code alone: the same bytes on every machine, any time it is called.
  * 4. Of weights that are read when they are needed a data block reads its own rows alone, and no block holds more than a part beside itself.
  */
-import { atOnce, KofnError, PART_VALUES, type Parts, type RowSource } from '@kofn/core';
+import { atOnce, joined, KofnError, PART_VALUES, type Bands, type Parts, type RowSource } from '@kofn/core';
 import type { Code } from './code.js';
 import { blockRange, partition, type Partition } from './partition.js';
 
@@ -41,6 +41,10 @@ export interface LayerEncoding {
    */
   block(index: number): EncodedBlock;
   blockInParts(index: number): Parts<EncodedBlock>;
+  /** The weights of coded block `index`, whole rows at a time; of a data block they may be views of the layer's. Throws INVALID_ARGUMENT. */
+  bands(index: number): Bands;
+  /** The bias of coded block `index`; undefined when the layer has none. */
+  biasInParts(index: number): Parts<Float32Array | undefined>;
 }
 
 interface Source extends LinearMap {
@@ -69,12 +73,27 @@ export function encodeLayer(layer: LinearMap, code: Code, known: { scales?: Floa
   function* scalesInParts(): Parts<Float64Array> {
     return (scales ??= yield* rowScales(source));
   }
+  const checked = (index: number) => {
+    if (Number.isInteger(index) && index >= 0 && index < code.n) return index;
+    throw new KofnError('INVALID_ARGUMENT', `block: must be 0 to ${code.n - 1}, got ${index}`);
+  };
+  function* bands(index: number, into?: Float32Array): Bands {
+    if (checked(index) < code.k) yield* dataBands(source, parts, index);
+    else yield* parityBands(source, parts, { scales: yield* scalesInParts(), code, block: index, into });
+  }
+  function* biasInParts(index: number): Parts<Float32Array | undefined> {
+    if (bias === undefined) return undefined;
+    if (checked(index) < code.k) return dataBias(bias, parts, index);
+    return parityBias(bias, parts, { scales: yield* scalesInParts(), code, block: index });
+  }
   function* blockInParts(index: number): Parts<EncodedBlock> {
-    if (!Number.isInteger(index) || index < 0 || index >= code.n) {
-      throw new KofnError('INVALID_ARGUMENT', `block: must be 0 to ${code.n - 1}, got ${index}`);
+    const blockBias = yield* biasInParts(index);
+    let rows = viewOf(layer, parts, index);
+    if (rows === undefined) {
+      const into = new Float32Array(groups * parts.blockUnits * fanIn);
+      rows = yield* joined(bands(index, into), into);
     }
-    if (index < code.k) return yield* dataBlock(source, parts, index);
-    return yield* parityBlock(source, parts, yield* scalesInParts(), code, index);
+    return blockBias === undefined ? { weights: rows } : { weights: rows, bias: blockBias };
   }
   return {
     code,
@@ -84,6 +103,8 @@ export function encodeLayer(layer: LinearMap, code: Code, known: { scales?: Floa
     },
     block: index => atOnce(blockInParts(index)),
     blockInParts,
+    bands: index => bands(index),
+    biasInParts,
   };
 }
 
@@ -125,40 +146,99 @@ function scaleRows(weights: Float32Array, bias: Float32Array | undefined, scales
   }
 }
 
-function* dataBlock({ fanIn, weights, rows, bias }: Source, parts: Partition, block: number): Parts<EncodedBlock> {
-  const { groups, unitsPerGroup, blockUnits } = parts;
+/** A data block that stands in the layer's weights as it is; undefined when it does not. */
+function viewOf({ weights, fanIn }: LinearMap, parts: Partition, block: number): Float32Array | undefined {
   const { start, end } = blockRange(parts, block);
-  if (weights instanceof Float32Array && groups === 1 && end - start === blockUnits) {
-    const own = weights.subarray(start * fanIn, end * fanIn);
-    return bias === undefined ? { weights: own } : { weights: own, bias: bias.subarray(start, end) };
-  }
-  const out = new Float32Array(groups * blockUnits * fanIn);
-  const outBias = bias && new Float32Array(groups * blockUnits);
-  const step = unitsOfPart(fanIn);
-  for (let group = 0; group < groups; group++) {
-    const [from, to, target] = [group * unitsPerGroup + start, group * unitsPerGroup + end, group * blockUnits];
-    outBias?.set(bias!.subarray(from, to), target);
-    for (let unit = from; unit < to; unit += step) {
-      out.set(yield* rows.read(unit, Math.min(to, unit + step)), (target + unit - from) * fanIn);
-      yield;
-    }
-  }
-  return outBias === undefined ? { weights: out } : { weights: out, bias: outBias };
+  const isThere = weights instanceof Float32Array && parts.groups === 1 && end - start === parts.blockUnits;
+  return isThere && block < parts.k ? weights.subarray(start * fanIn, end * fanIn) : undefined;
 }
 
-function* parityBlock(
-  { fanIn, rows, bias }: Source,
+function* dataBands({ fanIn, rows }: Source, parts: Partition, block: number): Bands {
+  const { groups, unitsPerGroup, blockUnits } = parts;
+  const { start, end } = blockRange(parts, block);
+  const step = unitsOfPart(fanIn);
+  for (let group = 0; group < groups; group++) {
+    const to = group * unitsPerGroup + end;
+    for (let unit = group * unitsPerGroup + start; unit < to; unit += step) {
+      yield yield* rows.read(unit, Math.min(to, unit + step));
+    }
+    for (let unit = end - start; unit < blockUnits; unit += step) {
+      yield new Float32Array(fanIn * Math.min(step, blockUnits - unit)); // padding
+    }
+  }
+}
+
+function dataBias(bias: Float32Array, parts: Partition, block: number): Float32Array {
+  const { groups, unitsPerGroup, blockUnits } = parts;
+  const { start, end } = blockRange(parts, block);
+  if (groups === 1 && end - start === blockUnits) return bias.subarray(start, end);
+  const out = new Float32Array(groups * blockUnits);
+  for (let group = 0; group < groups; group++) {
+    out.set(bias.subarray(group * unitsPerGroup + start, group * unitsPerGroup + end), group * blockUnits);
+  }
+  return out;
+}
+
+/** What a parity block is made with. */
+interface Combining {
+  readonly scales: Float64Array;
+  readonly code: Code;
+  readonly block: number;
+}
+
+/** `into`, when it is given, is where all bands go. */
+function* parityBands(
+  { fanIn, rows }: Source,
   parts: Partition,
-  scales: Float64Array,
-  code: Code,
-  block: number,
-): Parts<EncodedBlock> {
+  { into, ...combining }: Combining & { into: Float32Array | undefined },
+): Bands {
+  const { scales, code } = combining;
+  const sum = new Float64Array(fanIn);
+  for (const { first, end, terms } of stretches(parts, combining, unitsOfPart(fanIn * code.k * parts.subBlocks))) {
+    const sources: Float32Array[] = [];
+    for (const { unit, count } of terms) sources.push(yield* rows.read(unit, unit + count));
+    const band = into?.subarray(first * fanIn, end * fanIn) ?? new Float32Array((end - first) * fanIn);
+    for (let at = 0; at < end - first; at++) {
+      const own = terms.filter(({ count }) => at < count); // the first of them: what is cut short is at the end
+      const factors = own.map(({ coefficient, unit }) => coefficient * scales[unit + at]!);
+      const rowsOfOwn = own.length < sources.length ? sources.slice(0, own.length) : sources;
+      combineRows(rowsOfOwn, at * fanIn, factors, sum, band.subarray(at * fanIn, (at + 1) * fanIn));
+    }
+    yield band;
+  }
+}
+
+function parityBias(bias: Float32Array, parts: Partition, combining: Combining): Float32Array {
+  const { scales } = combining;
+  const out = new Float32Array(parts.groups * parts.blockUnits);
+  for (const { first, end, terms } of stretches(parts, combining, Infinity)) {
+    for (let at = 0; at < end - first; at++) {
+      out[first + at] = terms
+        .filter(({ count }) => at < count)
+        .reduce((total, { coefficient, unit }) => total + coefficient * scales[unit + at]! * bias[unit + at]!, 0);
+    }
+  }
+  return out;
+}
+
+/** Neighbouring units of a parity block that are made of neighbouring units of each data block. */
+interface Stretch {
+  readonly first: number;
+  readonly end: number;
+  readonly terms: readonly Term[];
+}
+
+/** What they are made of: of one data block, or half of one, `count` units from `unit` on. */
+interface Term {
+  readonly coefficient: number;
+  readonly unit: number;
+  readonly count: number;
+}
+
+/** Of at most `step` units each. */
+function* stretches(parts: Partition, { code, block }: Combining, step: number): Generator<Stretch> {
   const { groups, unitsPerGroup, blockUnits, subBlocks } = parts;
   const partUnits = blockUnits / subBlocks;
-  const step = unitsOfPart(fanIn * code.k * subBlocks);
-  const out = new Float32Array(groups * blockUnits * fanIn);
-  const outBias = bias && new Float32Array(groups * blockUnits);
-  const sum = new Float64Array(fanIn);
   for (let first = 0, end = 0; first < groups * blockUnits; first = end) {
     const group = Math.floor(first / blockUnits);
     const inBlock = first % blockUnits;
@@ -170,31 +250,10 @@ function* parityBlock(
       const inGroup = part * partUnits + inPart;
       const coefficient = code.generator.get(row, part);
       const count = Math.min(end - first, unitsPerGroup - inGroup);
-      if (count <= 0 || coefficient === 0) continue; // padding is zero
-      const unit = group * unitsPerGroup + inGroup;
-      terms.push({ coefficient, unit, count, rows: yield* rows.read(unit, unit + count) });
+      if (count > 0 && coefficient !== 0) terms.push({ coefficient, unit: group * unitsPerGroup + inGroup, count });
     }
-    for (let target = first; target < end; target++) {
-      const at = target - first;
-      const own = terms.filter(({ count }) => at < count);
-      const factors = own.map(({ coefficient, unit }) => coefficient * scales[unit + at]!);
-      const sources = own.map(each => each.rows);
-      combineRows(sources, at * fanIn, factors, sum, out.subarray(target * fanIn, (target + 1) * fanIn));
-      if (outBias !== undefined) {
-        outBias[target] = own.reduce((total, { unit }, i) => total + factors[i]! * bias![unit + at]!, 0);
-      }
-    }
-    yield;
+    yield { first, end, terms };
   }
-  return outBias === undefined ? { weights: out } : { weights: out, bias: outBias };
-}
-
-/** What a part of a parity block is made of: neighbouring units of a data block, `rows`, from `unit` on. */
-interface Term {
-  readonly coefficient: number;
-  readonly unit: number;
-  readonly count: number;
-  readonly rows: Float32Array;
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
  * A parsed ONNX model as a graph: values by name, who makes them, who reads them. Parsing and its checks are in onnx.ts.
  */
-import type { DType } from '@kofn/core';
+import type { Bands, DType } from '@kofn/core';
 import type { TensorProto, ModelProto, NodeProto } from './proto.js';
 
 export interface ValueInfo {
@@ -26,7 +26,14 @@ export interface ModelImage {
   /** Bytes of weights.bin; 0 when there is none. */
   readonly weightsBytes: number;
   /** In ascending order of `offset`; what is between them is zeros. */
-  readonly parts: readonly { readonly offset: number; readonly read: () => Uint8Array }[];
+  readonly parts: readonly ImagePart[];
+}
+
+export interface ImagePart {
+  readonly offset: number;
+  readonly read: () => Uint8Array;
+  /** The same a part at a time, where it need not be in memory as a whole. */
+  readonly bands?: (() => Bands) | undefined;
 }
 
 export interface GraphNode {

@@ -26,7 +26,7 @@ export {
   type ShardPart,
 } from './shard-model.js';
 export { extractNode, probeModel, wholeModel, type ValueTypes } from './sub-model.js';
-export { imageOfFiles, modelFiles, modelFilesInParts, saveModel } from './model-image.js';
+export { imageOfFiles, modelFiles, modelFilesInParts, weightsInBands, saveModel } from './model-image.js';
 export { openExternal } from './external-data.js';
 // The graph itself.
 export type { GraphNode, ModelFiles, ModelImage, OnnxModel, ValueInfo } from './graph.js';

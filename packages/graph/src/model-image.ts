@@ -25,6 +25,20 @@ export function* modelFilesInParts({ model, weightsBytes, parts }: ModelImage): 
   return { model, weights };
 }
 
+/** weights.bin from its first byte to its last, a part at a time; undefined where somebody else may have the thread, too. */
+export function* weightsInBands({ parts }: ModelImage): Generator<Uint8Array | undefined, void, void> {
+  let at = 0;
+  for (const { offset, read, bands } of parts) {
+    if (offset > at) yield new Uint8Array(offset - at);
+    at = offset;
+    for (const band of bands?.() ?? [read()]) {
+      const bytes = band && new Uint8Array(band.buffer, band.byteOffset, band.byteLength);
+      yield bytes;
+      at += bytes?.byteLength ?? 0;
+    }
+  }
+}
+
 export function imageOfFiles({ model, weights }: ModelFiles): ModelImage {
   const parts = weights.byteLength > 0 ? [{ offset: 0, read: () => weights }] : [];
   return { model, weightsBytes: weights.byteLength, parts };

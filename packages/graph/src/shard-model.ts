@@ -1,10 +1,10 @@
 /** Layers and their coded blocks as ONNX models: input `x`, output `y`, one linear node (a layer's) or several of one input. */
-import { float32, formatShape, KofnError, type Shape } from '@kofn/core';
+import { atOnce, elementCount, float32, formatShape, joined, KofnError, type Bands, type Shape } from '@kofn/core';
 import type { ModelFiles, ModelImage } from './graph.js';
 import { transposed, type ConvAttributes, type LinearLayer } from './linear-layer.js';
 import { modelFiles } from './model-image.js';
 import { valueInfoProto, type NodeProto } from './proto.js';
-import { modelImage, writeModel } from './write-model.js';
+import { modelImage, writeModel, type Constant } from './write-model.js';
 
 /** Activations that a layer may have; run after decoding, never on workers. ONNX operators of opset 13. */
 export const ACTIVATIONS = ['relu', 'leakyRelu', 'elu', 'sigmoid', 'tanh', 'softplus', 'softmax'] as const;
@@ -20,10 +20,10 @@ const ACTIVATION_OPERATORS: Record<ActivationName, string> = {
   softmax: 'Softmax',
 };
 
-/** A coded block of a layer: `weights` is units × fanIn, `bias` one value a unit. */
+/** A coded block of a layer: `weights` is units × fanIn, there or to be made when it is needed; `bias` one value a unit. */
 export interface ShardPart {
   readonly layer: Pick<LinearLayer, 'operator' | 'fanIn' | 'conv'>;
-  readonly weights: Float32Array;
+  readonly weights: Float32Array | (() => Bands);
   readonly bias?: Float32Array | undefined;
   readonly units: number;
 }
@@ -56,10 +56,16 @@ export function shardImage(parts: readonly ShardPart[]): ModelImage {
       valueInfoProto(shardOutput(index), 'float32', outputShape(layer, units, index)),
     ),
     constants: parts.flatMap(({ layer, weights, bias, units }, index) => [
-      { name: suffixed('w', index), value: float32(weightShape(layer, units), weights) },
+      weightsOf(suffixed('w', index), weightShape(layer, units), weights),
       ...(bias === undefined ? [] : [{ name: suffixed('b', index), value: float32([units], bias) }]),
     ]),
   });
+}
+
+function weightsOf(name: string, shape: Shape, weights: ShardPart['weights']): Constant {
+  if (weights instanceof Float32Array) return { name, value: float32(shape, weights) };
+  const read = () => float32(shape, atOnce(joined(weights(), new Float32Array(elementCount(shape)))));
+  return { name, dtype: 'float32', shape, read, bands: weights };
 }
 
 function suffixed(name: string, index: number): string {

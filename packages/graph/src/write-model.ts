@@ -2,8 +2,8 @@
  * Writes ONNX models with their weights beside them. Deterministic: the same parts give the same bytes everywhere, since
  * the hash of the bytes is a shard's name.
  */
-import { elementBytes, elementCount, tensorBytes, type DType, type Shape, type Tensor } from '@kofn/core';
-import type { ModelFiles, ModelImage } from './graph.js';
+import { elementBytes, elementCount, tensorBytes, type Bands, type DType, type Shape, type Tensor } from '@kofn/core';
+import type { ImagePart, ModelFiles, ModelImage } from './graph.js';
 import { modelFiles } from './model-image.js';
 import {
   elementTypeOf,
@@ -24,7 +24,14 @@ const EXTERNAL_FROM_BYTES = 1024;
 /** A constant at hand, or one to read when its turn comes, so that not all are in memory twice. */
 export type Constant =
   | { readonly name: string; readonly value: Tensor }
-  | { readonly name: string; readonly dtype: DType; readonly shape: Shape; read(): Tensor };
+  | {
+      readonly name: string;
+      readonly dtype: DType;
+      readonly shape: Shape;
+      readonly read: () => Tensor;
+      /** The same a part at a time (float32). */
+      readonly bands?: () => Bands;
+    };
 
 export interface ModelParts {
   readonly nodes: readonly NodeProto[];
@@ -45,7 +52,7 @@ export function writeModel(parts: ModelParts): ModelFiles {
 /** The model of `parts`, to be saved or joined. */
 export function modelImage(parts: ModelParts): ModelImage {
   const initializer: TensorProto[] = [...(parts.rawConstants ?? [])];
-  const beside: ModelImage['parts'][number][] = [];
+  const beside: ImagePart[] = [];
   let end = 0;
   for (const constant of parts.constants) {
     const { name, dtype, shape } = 'value' in constant ? { ...constant.value, name: constant.name } : constant;
@@ -61,7 +68,8 @@ export function modelImage(parts: ModelParts): ModelImage {
       continue;
     }
     const offset = Math.ceil(end / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
-    beside.push({ read: () => tensorBytes(read()), offset });
+    const bands = 'bands' in constant ? constant.bands : undefined;
+    beside.push({ read: () => tensorBytes(read()), offset, bands });
     end = offset + byteLength;
     initializer.push({
       ...common,

@@ -16,8 +16,8 @@ import { inputEnergies, misfit, parityChecks, unitEnergies, type CheckedLayer } 
 import type { Connection } from './connection.js';
 import type { ClusterEvent } from './events.js';
 import type { GroupOutputs } from './group-outputs.js';
-import type { EncodedLayer } from './placement.js';
 import type { LocalBlocks } from './recover.js';
+import type { EncodedLayer } from './shard-maker.js';
 import { inTurns, nextTurn } from './turns.js';
 import { copyOf, windowOf, type Suspicion } from './verification.js';
 import { ANSWERED, type RequestContext } from './worker-call.js';

@@ -4,78 +4,22 @@
  * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES. With a hedge each data block goes to the next worker,
  * too; a parity block does not, for only data blocks are asked of a second worker.
  */
-import { atOnce, inTurns, KofnError, openScope, type Clock, type Parts, type Scope, type Signal } from '@kofn/core';
-import { createCode, encodeLayer, DecodePlans, type LayerEncoding } from '@kofn/encoder';
-import {
-  groupsOf,
-  modelFiles,
-  modelFilesInParts,
-  shardImage,
-  type Codable,
-  type CodedStep,
-  type LayerGeometry,
-  type LinearLayer,
-  type SegmentStep,
-  type ShardPart,
-} from '@kofn/graph';
-import { fitsBlock, shardName, type Owner, type ShardFiles } from '@kofn/wire';
+import { atOnce, KofnError, openScope, type Clock, type Scope, type Signal } from '@kofn/core';
+import { DecodePlans } from '@kofn/encoder';
+import { modelFiles, type CodedStep, type SegmentStep } from '@kofn/graph';
+import { shardName, type Owner, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DeployedGroup, PlacedShard } from './deployed-group.js';
-import type { DeployedLayer } from './group-outputs.js';
 import { Hedge, type HedgeAfter } from './hedge.js';
 import { Homes, type PlacingContext } from './homes.js';
 import type { ResolvedCode } from './options.js';
 import { fileOrder } from './plan.js';
 import type { Planning } from './planner.js';
+import { encoded, shardFiles, type EncodedLayer } from './shard-maker.js';
 import { BlockPace } from './speeds.js';
 
 /** Encoded blocks that may wait to be put; one block may be larger. */
 const MAX_ENCODED_BYTES = 256 * 2 ** 20;
-
-/** A layer with its weights, and how it is coded. */
-export interface EncodedLayer {
-  readonly layer: LayerGeometry;
-  readonly encoding: LayerEncoding;
-}
-
-export function encoded(layer: LinearLayer, { code, k, r }: ResolvedCode): EncodedLayer {
-  const { weights, bias, ...geometry } = layer;
-  const { units, fanIn } = geometry;
-  const map = { units, fanIn, groups: groupsOf(geometry), weights, bias };
-  return { layer: geometry, encoding: encodeLayer(map, createCode(code, { k, r })) };
-}
-
-/** A shard without its name. */
-type BlockFiles = Omit<ShardFiles, 'name'>;
-
-/** The shard model of block `block` of layers that share an input, and what it is to them. */
-export function* shardFiles(layers: readonly EncodedLayer[], block: number): Parts<BlockFiles> {
-  const parts: ShardPart[] = [];
-  for (const { layer, encoding } of layers) {
-    const { groups, blockUnits } = encoding.partition;
-    parts.push({ layer, ...(yield* encoding.blockInParts(block)), units: groups * blockUnits });
-  }
-  const files = yield* modelFilesInParts(shardImage(parts));
-  const { name: code, k, r } = layers[0]!.encoding.code;
-  const names = layers.map(({ layer }) => layer.name);
-  return fitsBlock(names) ? { ...files, block: { layers: names, code, k, r, block } } : files;
-}
-
-/**
- * Makes the shard models of `layers` once more from the model, in turns with whatever else the master has to do, and reads no more of it
- * than a block needs. `deployed` is what stands on workers.
- */
-export function shardMaker(clock: Clock, layers: readonly Codable[], deployed: readonly DeployedLayer[]) {
-  return (block: number, signal?: Signal) => {
-    const again = layers.map((layer, index): EncodedLayer => {
-      const { units, fanIn, groups, geometry } = layer;
-      const { code, scales } = deployed[index]!.encoding;
-      const map = { units, fanIn, groups, weights: layer.rows(), bias: layer.bias() };
-      return { layer: geometry, encoding: encodeLayer(map, code, { scales }) };
-    });
-    return inTurns(clock, shardFiles(again, block), signal);
-  };
-}
 
 /** The layers of a coded step in the order of the file, which is that of their blocks in a shard, and what encodes them anew. */
 export function codedGroup(step: CodedStep, { plan, coded }: Planning, code: ResolvedCode) {

@@ -9,7 +9,7 @@
 import { KofnError, openScope, type Clock, type Scope, type Signal, type Tensor, type Tensors } from '@kofn/core';
 import type { Engine, Session } from '@kofn/engine';
 import { imageOfFiles, type ModelFiles } from '@kofn/graph';
-import type { Owner, ShardFiles } from '@kofn/wire';
+import type { Owner, ShardSource } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import { openLocally } from './local-session.js';
 import type { Erasure } from './report.js';
@@ -48,7 +48,7 @@ export class LocalBlocks implements AsyncDisposable {
 /** Shards on their way to workers that compute them in place of others. */
 export class Resends implements AsyncDisposable {
   readonly #owner: Owner;
-  readonly #shard: (block: number, signal: Signal) => Promise<ShardFiles>;
+  readonly #shard: (block: number, signal: Signal) => Promise<ShardSource>;
   readonly #life: Scope;
   /** Workers that have been given a shard, to help out or for good (heal.ts). */
   readonly given = new Set<Connection>();
@@ -56,7 +56,7 @@ export class Resends implements AsyncDisposable {
   readonly #puts = new Map<string, Promise<void>>();
 
   /** `shard(block)` makes block `block`'s shard anew. */
-  constructor(clock: Clock, owner: Owner, shard: (block: number, signal: Signal) => Promise<ShardFiles>) {
+  constructor(clock: Clock, owner: Owner, shard: (block: number, signal: Signal) => Promise<ShardSource>) {
     this.#owner = owner;
     this.#shard = shard;
     this.#life = openScope(clock);

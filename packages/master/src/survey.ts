@@ -5,7 +5,8 @@ import { shardName } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { Design } from './design.js';
 import { Homes } from './homes.js';
-import { codedGroup, shardFiles } from './placement.js';
+import { codedGroup } from './placement.js';
+import { shardFiles } from './shard-maker.js';
 
 export interface PlannedShard {
   readonly worker: Connection;

@@ -16,8 +16,8 @@ import { agrees, deviation, Expectations, fingerprint, type Code, type Fingerpri
 import { padsBefore } from '@kofn/graph';
 import type { Connection } from './connection.js';
 import type { GroupOutputs, ReplyPart } from './group-outputs.js';
-import type { EncodedLayer } from './placement.js';
 import type { LocalBlocks } from './recover.js';
+import type { EncodedLayer } from './shard-maker.js';
 import { nextTurn } from './turns.js';
 
 /** More are not worth their memory: two of one worker are enough. */

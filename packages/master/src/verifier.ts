@@ -3,7 +3,7 @@ import { Auditor } from './audit.js';
 import type { Cluster } from './cluster.js';
 import type { DeployedGroup } from './deployed-group.js';
 import type { ResolvedVerify } from './options.js';
-import type { EncodedLayer } from './placement.js';
+import type { EncodedLayer } from './shard-maker.js';
 import { fingerprintsOf, Investigation, type Suspicion } from './verification.js';
 
 export class Verifier implements AsyncDisposable {

@@ -19,7 +19,7 @@ export type {
 } from './faults.js';
 export { checkBlock, fitsBlock, type ShardBlock } from './block.js';
 export { checkOwner, type Owner } from './owner.js';
-export { shardHash, shardName, type ShardFiles } from './shard-transfer.js';
+export { shardHash, shardName, type ShardFiles, type ShardSource } from './shard-transfer.js';
 // What servers use.
 export { actionFrom, actionMessage, resolveFaults, settingsFrom, settingsMessage } from './faults.js';
 export { checksum, SEAL_BYTES } from './checksum.js';

@@ -21,6 +21,17 @@ export interface ShardFiles {
   readonly block?: ShardBlock | undefined;
 }
 
+/** A shard whose weights are there, or are made as they are sent. */
+export interface ShardSource extends Omit<ShardFiles, 'weights'> {
+  readonly weights: Uint8Array | WeightStream;
+}
+
+export interface WeightStream {
+  readonly byteLength: number;
+  /** All of them in order, once for each that asks. */
+  chunks(): AsyncIterable<Uint8Array>;
+}
+
 /** SHA-256, lower-case hexadecimal, of u64le(model length) ‖ model ‖ weights. */
 export function shardName(model: Uint8Array, weights: Uint8Array): string {
   return shardHash(model.byteLength).update(model).update(weights).digest('hex');
@@ -35,14 +46,14 @@ export function shardHash(modelBytes: number) {
 
 /** The messages of ShardStore.Put. `onProgress` gets the shard's bytes handed over so far, after each chunk. */
 export async function* putMessages(
-  { name, model, weights, block }: ShardFiles,
+  { name, model, weights, block }: ShardSource,
   { owner, onProgress }: { owner?: Owner | undefined; onProgress?: ((sentBytes: number) => void) | undefined } = {},
 ): AsyncGenerator<Uint8Array | MessageParts> {
   const sizes = { model_bytes: model.byteLength, weights_bytes: weights.byteLength };
   const header = { name, ...sizes, owner, block };
   yield codecs.putRequest.encode({ header });
   let sent = 0;
-  for (const part of [model, weights]) {
+  for await (const part of partsOf({ model, weights })) {
     for (let at = 0; at < part.byteLength; at += CHUNK_BYTES) {
       const data = part.subarray(at, at + CHUNK_BYTES);
       const writer = new FrameWriter();
@@ -53,4 +64,10 @@ export async function* putMessages(
       await Promise.resolve();
     }
   }
+}
+
+async function* partsOf({ model, weights }: Pick<ShardSource, 'model' | 'weights'>): AsyncGenerator<Uint8Array> {
+  yield model;
+  if (weights instanceof Uint8Array) yield weights;
+  else yield* weights.chunks();
 }

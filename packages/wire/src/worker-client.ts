@@ -5,7 +5,7 @@ import type { CallOptions, Channel } from './channel.js';
 import { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
 import { checkOwner, type Owner } from './owner.js';
 import { codecs, EXTENSIONS, METHODS, PROTOCOL_VERSION } from './protos.js';
-import { putMessages, type ShardFiles } from './shard-transfer.js';
+import { putMessages, type ShardSource } from './shard-transfer.js';
 
 export interface WorkerInventory {
   readonly workerId: string;
@@ -153,7 +153,7 @@ export class WorkerClient {
    * DATA_LOSS (it did not arrive as it was sent).
    */
   async put(
-    shard: ShardFiles,
+    shard: ShardSource,
     {
       owner,
       onProgress,
