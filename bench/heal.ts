@@ -1,5 +1,5 @@
 /**
- * heal: what requests feel while a lost worker's blocks are made anew and put to a spare. Two fully connected layers of
+ * heal: what requests feel while a lost worker's blocks are made anew and put to a spare. A fully connected layer of
  * 4096 x 4096 on five workers (k = 4, r = 1) and a spare; 50 requests a second, open loop (harness/open-loop.ts). A round kills one of the
  * five, each in its turn, the one with the parity too, and looks at the requests that were due from then until the margin is whole again;
  * its baseline is a round in which nothing is healed, over as many requests after the same death.
@@ -25,15 +25,15 @@ import { groupedInterval } from './statistics.js';
 
 const HOLDERS = [0, 1, 2, 3, 4];
 const SPARE = 5;
-const WIDTHS = [4096, 4096, 4096];
+const WIDTHS = [4096, 4096];
 const PER_SECOND = 50;
-/** Of a run: a worker is busy for two of them in 20 ms. */
+/** Of a run: a worker is busy for one in 20 ms. */
 const DEVICE_MS = 4;
 /** Gflop/s: the time of a run is then DEVICE_MS, whatever it computes. */
 const NO_LIMIT = 1e6;
 const LINK = { delayMs: 0.2, megabitsPerSecond: 100 };
-/** Each worker is lost twice. */
-const ROUNDS = 10;
+/** Each worker is lost four times. */
+const ROUNDS = 20;
 /** One after another, then at the rate. */
 const COLD = 30;
 const WARM_UP = 100;

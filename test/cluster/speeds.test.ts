@@ -49,7 +49,7 @@ describe('a slow worker', () => {
     assert.ok(places.indexOf(SLOW) >= 3, places.join());
     assert.deepEqual(second.plan.layers[0]!.coded!.workers, places);
 
-    runMs = 60;
+    runMs = 300; // far more than the others, however busy the machine is
     const started = () => faulty.workers.map(({ server }) => server.queue.counters.started);
     const any = await planModel(model, { cluster });
     const measured = started();

@@ -7,8 +7,8 @@ import { sleep, type Clock } from './clock.js';
 
 export type Parts<T> = Generator<undefined, T, void>;
 
-/** Values that a part reads, moves or adds up: less than a millisecond on a machine of today, a few on a small board. */
-export const PART_VALUES = 2 ** 18;
+/** Values that a part reads, moves or adds up: a fraction of a millisecond on a machine of today, one or two on a small board. */
+export const PART_VALUES = 2 ** 16;
 
 /** Work without a rest; a request waits for no more than that, and a part. */
 const TURN_MS = 2;
