@@ -55,7 +55,7 @@ describe('loadModel', () => {
       [columns - 1, 0],
       [0, rows - 1],
       [columns - 1, rows - 1],
-      [300, 700],
+      [200, 700],
     ] as const) {
       // prettier-ignore
       const [actual, expected] = at(unit, input);
