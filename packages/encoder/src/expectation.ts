@@ -7,7 +7,7 @@
  * 2. `advance` takes a few milliseconds at most, whatever the size of the layer: its caller has an event loop.
  */
 import type { Expectation, Fingerprint } from './fingerprint.js';
-import { products } from './products.js';
+import { energy, products } from './products.js';
 
 /** Where a convolution's filter stands; each list has one entry a spatial dimension. None for a dense layer. */
 export interface Window {
@@ -103,7 +103,7 @@ function ofDense({ fanIn }: Reads, fingerprints: readonly Fingerprint[], { x, co
   function* work(): Work {
     for (let sample = 0; sample < batch; sample++) {
       const values = x.subarray(sample * fanIn, (sample + 1) * fanIn);
-      products(values, 0, 1, values, energies, sample);
+      energies[sample] = energy(values);
       yield fanIn;
       for (const [index, { rows, filters, biases }] of fingerprints.entries()) {
         const { sums } = results[index]!;

@@ -3,7 +3,9 @@
  * that is of a request), and on the caller's own thread. `products.wat` is what the bytes say; a test holds one against the other.
  *
  * Invariants
- * 1. Nothing of one call is there for the next: values are copied in, and their memory grows to what the largest call needs.
+ * 1. A matrix is copied to WebAssembly's memory when it is first used, for a copy costs as much as its products. It stays there until
+ *    there is no room for another, which then has the memory for itself: nobody has to give anything back.
+ * 2. That memory is KEPT_BYTES, or what the largest matrix takes.
  */
 export const BYTES = [
   'AGFzbQEAAAABCQFgBX9/f39/AAMCAQAFAwEAAQcVAgZtZW1vcnkCAAhwcm9kdWN0cwAACusCAegCAgR/CnsgACABaiEFIAUgAWohBiAGIAFqIQ',
@@ -18,6 +20,9 @@ export const BYTES = [
 const ROWS = 4;
 const LANES = 4;
 const PAGE_BYTES = 2 ** 16;
+const KEPT_BYTES = 2 ** 26;
+/** Results stand first, then the vector, then matrices. */
+const VECTOR_AT = 8 * ROWS;
 
 interface Exports {
   readonly memory: { readonly buffer: ArrayBuffer; readonly grow: (pages: number) => number };
@@ -31,10 +36,15 @@ interface WebAssemblyGlobal {
 }
 
 let exports: Exports | undefined;
+/** Values for which there is room in a vector. */
+let vectorWidth = 2 ** 14;
+/** Where the matrices are that are there, and where the next begins. */
+let kept = new WeakMap<Float32Array, number>();
+let end = VECTOR_AT + 4 * vectorWidth;
 
 /**
- * Of `rows` vectors that stand one after the other in `matrix` from row `first` on, each as long as `vector`, the scalar product with it: to
- * `out` from `at` on. Throws WebAssembly.CompileError on a processor without SIMD (x86-64 before 2008, ARMv7 without NEON).
+ * Of rows `first` to `first + rows` of `matrix`, each as long as `vector`, the scalar products with it: to `out` from `at` on. A matrix
+ * never changes. Throws WebAssembly.CompileError on a processor without SIMD (x86-64 before 2008, ARMv7 without NEON).
  */
 export function products(
   matrix: Float32Array,
@@ -44,29 +54,72 @@ export function products(
   out: Float64Array,
   at: number,
 ): void {
-  const { length } = vector;
-  const width = Math.ceil(length / LANES) * LANES;
-  const { memory, products: run } = instance();
-  const outAt = 4 * width * (1 + ROWS);
-  const bytes = outAt + 8 * ROWS;
-  if (bytes > memory.buffer.byteLength) memory.grow(Math.ceil((bytes - memory.buffer.byteLength) / PAGE_BYTES));
-  const values = new Float32Array(memory.buffer, 0, width * (1 + ROWS));
-  const results = new Float64Array(memory.buffer, outAt, ROWS);
-  values.set(vector);
-  if (length < width) for (let row = 0; row <= ROWS; row++) values.fill(0, row * width + length, (row + 1) * width);
+  const width = widthOf(vector);
+  const { products: run } = instance();
+  const start = keep(matrix, vector.length) + 4 * width * first;
+  setVector(vector);
+  const results = new Float64Array(instance().memory.buffer, 0, ROWS);
   for (let row = 0; row < rows; row += ROWS) {
-    const count = Math.min(ROWS, rows - row);
-    const start = (first + row) * length;
-    if (length === width) values.set(matrix.subarray(start, start + count * length), width);
-    else {
-      for (let each = 0; each < count; each++) {
-        const from = start + each * length;
-        values.set(matrix.subarray(from, from + length), (1 + each) * width);
-      }
-    }
-    run(4 * width, 4 * width, 0, width, outAt); // of rows that are not there: whatever it is, nobody looks
-    for (let each = 0; each < count; each++) out[at + row + each] = results[each]!;
+    run(start + 4 * width * row, 4 * width, VECTOR_AT, width, 0); // of rows that are not there: whatever it is, nobody looks
+    for (let each = 0; each < Math.min(ROWS, rows - row); each++) out[at + row + each] = results[each]!;
   }
+}
+
+/** The scalar product of `vector` with itself. Throws as `products`. */
+export function energy(vector: Float32Array): number {
+  makeRoom(widthOf(vector));
+  setVector(vector);
+  const { memory, products: run } = instance();
+  run(VECTOR_AT, 0, VECTOR_AT, widthOf(vector), 0);
+  return new Float64Array(memory.buffer, 0, 1)[0]!;
+}
+
+function widthOf({ length }: Float32Array): number {
+  return Math.ceil(length / LANES) * LANES;
+}
+
+function setVector(vector: Float32Array): void {
+  const values = new Float32Array(instance().memory.buffer, VECTOR_AT, widthOf(vector));
+  values.set(vector);
+  values.fill(0, vector.length);
+}
+
+/** Where `matrix` begins, each of its rows filled up with zeros. */
+function keep(matrix: Float32Array, length: number): number {
+  const width = Math.ceil(length / LANES) * LANES;
+  makeRoom(width);
+  let start = kept.get(matrix);
+  if (start !== undefined) return start;
+  const rows = matrix.length / length;
+  if (end + 4 * rows * width > KEPT_BYTES) clear();
+  start = end;
+  end += 4 * rows * width;
+  const { memory } = instance();
+  const missing = end + 4 * ROWS * width - memory.buffer.byteLength; // a pass may read beyond the last row
+  if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES));
+  const values = new Float32Array(memory.buffer, start, rows * width);
+  for (let row = 0; row < rows; row++) {
+    values.set(matrix.subarray(row * length, (row + 1) * length), row * width);
+    values.fill(0, row * width + length, (row + 1) * width);
+  }
+  kept.set(matrix, start);
+  return start;
+}
+
+/** For a vector of `width` values. */
+function makeRoom(width: number): void {
+  if (width > vectorWidth) {
+    vectorWidth = width;
+    clear();
+  }
+  const { memory } = instance();
+  const missing = end - memory.buffer.byteLength;
+  if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES));
+}
+
+function clear(): void {
+  kept = new WeakMap();
+  end = VECTOR_AT + 4 * vectorWidth;
 }
 
 function instance(): Exports {

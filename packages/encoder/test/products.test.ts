@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import openWabt from 'wabt';
-import { BYTES, products } from '../src/products.js';
+import { BYTES, energy, products } from '../src/products.js';
 
 const source = new URL('../../src/products.wat', import.meta.url);
 
@@ -54,11 +54,21 @@ describe('scalar products', () => {
     );
   });
 
-  it('take vectors of any length', () => {
+  it('take vectors of any length, and matrices for which others have to go', () => {
     const length = 300_001;
-    const ones = new Float32Array(5 * length).fill(1);
-    const out = new Float64Array(5);
-    products(ones, 0, 5, ones.subarray(0, length), out, 0);
-    assert.deepEqual([...out], [length, length, length, length, length]);
+    const out = new Float64Array(13);
+    const filled = (value: number) => new Float32Array(13 * length).fill(value); // 16 MB
+    const matrices = Array.from({ length: 6 }, (_, index) => filled(index));
+    const ones = new Float32Array(length).fill(1);
+    for (const pass of [matrices, matrices.slice(2, 4), matrices]) {
+      for (const matrix of pass) {
+        products(matrix, 0, 13, ones, out, 0);
+        assert.deepEqual([...out], Array<number>(13).fill(matrix[0]! * length));
+      }
+    }
+    assert.equal(energy(matrices[3]!.subarray(0, length)), 9 * length);
+    assert.equal(energy(new Float32Array(length + 10_000).fill(2)), 4 * (length + 10_000));
+    products(matrices[5]!, 12, 1, ones, out, 3);
+    assert.equal(out[3], 5 * length);
   });
 });
