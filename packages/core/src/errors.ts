@@ -28,6 +28,8 @@ export const ERROR_CODES = [
   'CANCELLED',
   /** The other end does not allow it, as it was started. */
   'PERMISSION_DENIED',
+  /** The other end asks who is calling, and was not told, or told wrong. */
+  'UNAUTHENTICATED',
   /** A limit on memory, disk, message size or queue length was reached. */
   'RESOURCE_EXHAUSTED',
   /** Fewer than k workers are left for a layer and the policy forbids another way. */
@@ -53,10 +55,13 @@ export type ErrorCode = (typeof ERROR_CODES)[number];
 export class KofnError extends Error {
   override readonly name = 'KofnError';
   readonly code: ErrorCode;
+  /** When it may go better, where that is known. */
+  readonly retryAfterMs: number | undefined;
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; retryAfterMs?: number }) {
     super(message, options);
     this.code = code;
+    this.retryAfterMs = options?.retryAfterMs;
   }
 
   /** `error` as a KofnError: itself when it is one, otherwise wrapped with `code` and its message as the tail. */

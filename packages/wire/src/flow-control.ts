@@ -18,10 +18,16 @@ interface ServerInternals {
 }
 
 /**
- * Widens the windows of every session of `server`; call it before the server binds. `onSession` sees each session.
- * Throws INTERNAL when grpc-js has changed under us.
+ * Widens the windows of every session of `server`, and sets how many connections it takes at once; call it before the server binds.
+ * `onSession` sees each session. Throws INTERNAL when grpc-js has changed under us.
  */
-export function widenServerWindow(server: Server, onSession?: (session: ServerHttp2Session) => void): void {
+export function widenServerWindow(
+  server: Server,
+  {
+    onSession,
+    maxConnections,
+  }: { onSession?: (session: ServerHttp2Session) => void; maxConnections?: number | undefined } = {},
+): void {
   const internals = server as unknown as ServerInternals;
   if (typeof internals.createHttp2Server !== 'function' || typeof internals.commonServerOptions !== 'object') {
     throw new KofnError('INTERNAL', 'this version of @grpc/grpc-js makes its HTTP/2 server in another way; use 1.14');
@@ -33,6 +39,7 @@ export function widenServerWindow(server: Server, onSession?: (session: ServerHt
   const create = internals.createHttp2Server.bind(server);
   internals.createHttp2Server = credentials => {
     const http2Server = create(credentials);
+    if (maxConnections !== undefined) http2Server.maxConnections = maxConnections;
     http2Server.prependListener('session', session => {
       session.setLocalWindowSize(WINDOW_BYTES);
       onSession?.(session);

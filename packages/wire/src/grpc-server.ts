@@ -4,7 +4,7 @@
  */
 import type { Readable } from 'node:stream';
 import { loadSync } from '@grpc/proto-loader';
-import { Metadata, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
+import { Metadata, Server, ServerCredentials, ServerInterceptingCall, type UntypedHandleCall } from '@grpc/grpc-js';
 import type * as grpc from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
 import {
@@ -38,8 +38,16 @@ export interface ListenOptions {
   readonly port: number;
   /** Larger messages are refused with RESOURCE_EXHAUSTED, either way. Default 256 MB. */
   readonly maxMessageBytes?: number;
+  /** More connections at once are refused. Default: as many as the system has. */
+  readonly maxConnections?: number;
+  /** In PEM: then TLS, and nothing else. */
+  readonly tls?: { readonly cert: Buffer; readonly key: Buffer } | undefined;
+  /** Whether a call that has this `authorization` may be made. Not asked for health. Default: each may. */
+  readonly authorize?: ((authorization: string | undefined) => boolean) | undefined;
   readonly clock?: Clock;
 }
+
+const HEALTH_EVERY_MS = 500;
 
 export interface Listening {
   readonly host: string;
@@ -54,9 +62,10 @@ export interface Listening {
 
 /** Throws ADDRESS_IN_USE (the port is taken) or INVALID_ARGUMENT (the address cannot be bound). */
 export async function listenGrpc(handlers: ServiceHandlers, options: ListenOptions): Promise<Listening> {
-  const { host, port, maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES, clock = systemClock } = options;
-  const server = new Server({ ...messageLimits(maxMessageBytes), ...keepalive });
-  widenServerWindow(server);
+  const { host, port, maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES, clock = systemClock, tls, authorize } = options;
+  const interceptors = authorize === undefined ? [] : [asksWho(authorize)];
+  const server = new Server({ ...messageLimits(maxMessageBytes), ...keepalive, interceptors });
+  widenServerWindow(server, { maxConnections: options.maxConnections });
   const services = addHandlers(server, handlers, maxMessageBytes);
   const health = new HealthImplementation(statuses(services, true));
   health.addToServer(server);
@@ -64,7 +73,7 @@ export async function listenGrpc(handlers: ServiceHandlers, options: ListenOptio
 
   const literal = host.includes(':') ? `[${host}]` : host;
   const bound = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(`${literal}:${port}`, ServerCredentials.createInsecure(), (error, actual) => {
+    server.bindAsync(`${literal}:${port}`, credentialsOf(tls), (error, actual) => {
       if (error === null) return resolve(actual);
       server.forceShutdown();
       if (/EADDRINUSE/.test(error.message)) {
@@ -91,6 +100,39 @@ export async function listenGrpc(handlers: ServiceHandlers, options: ListenOptio
       server.forceShutdown();
     },
   };
+}
+
+/** grpc.health.v1 says what `isReady` says, half a second later at most, until it is disposed. */
+export function followHealth(listening: Listening, isReady: () => boolean, clock: Clock): AsyncDisposable {
+  const follow = () => {
+    listening.setServing(isReady());
+    timer = clock.setTimer(follow, HEALTH_EVERY_MS, { background: true });
+  };
+  let timer = clock.setTimer(follow, HEALTH_EVERY_MS, { background: true });
+  return { [Symbol.asyncDispose]: () => Promise.resolve(timer.cancel()) };
+}
+
+function credentialsOf(tls: ListenOptions['tls']): ServerCredentials {
+  if (tls === undefined) return ServerCredentials.createInsecure();
+  return ServerCredentials.createSsl(null, [{ cert_chain: tls.cert, private_key: tls.key }]);
+}
+
+const HEALTH = '/grpc.health.v1.Health/';
+
+/** Ends calls that may not be made before their messages are read. */
+function asksWho(authorize: (authorization: string | undefined) => boolean): grpc.ServerInterceptor {
+  return ({ path }, call) =>
+    new ServerInterceptingCall(call, {
+      start: next =>
+        next({
+          onReceiveMetadata(metadata, go) {
+            const [given] = metadata.get('authorization');
+            if (path.startsWith(HEALTH) || authorize(given?.toString())) return go(metadata);
+            const what = 'this server asks for a token: give it as metadata, authorization: Bearer TOKEN';
+            call.sendStatus(toStatus(new KofnError('UNAUTHENTICATED', what)));
+          },
+        }),
+    });
 }
 
 function statuses(services: readonly string[], serving: boolean): Record<string, 'SERVING' | 'NOT_SERVING'> {

@@ -24,7 +24,19 @@ export { shardHash, shardName, type ShardFiles, type ShardSource } from './shard
 export { actionFrom, actionMessage, resolveFaults, settingsFrom, settingsMessage } from './faults.js';
 export { checksum, SEAL_BYTES } from './checksum.js';
 export { checkMessageSize } from './grpc-options.js';
-export { listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
+export { followHealth, listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
+export { timeoutMs, timeoutOf, selectOutputs } from './infer-request.js';
+export { formatAddress, isLoopback, parseListen, type ListenAddress } from './listen-address.js';
+export {
+  inferenceHandlers,
+  tensorMetadata,
+  type DescribedModel,
+  type DescribedValue,
+  type IndexedModel,
+  type InferenceService,
+} from './open-inference.js';
+export { RequestQueue, type QueueCounters } from './request-queue.js';
+export { errorFrame, serveStream, type StreamServing } from './serve-stream.js';
 export { EncodedInputs, MACS, readRequest, replyFrame, timesParameters, type WorkerTimes } from './frames.js';
 export { datatypeOf, decodeTensors, encodeTensors } from './infer-codec.js';
 export {

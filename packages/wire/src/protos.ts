@@ -190,7 +190,11 @@ export const codecs = {
   repositoryIndex: codec<{ models: { name: string; version: string; state: string; reason: string }[] }>(
     'inference.RepositoryIndexResponse',
   ),
-  repositoryModel: codec<{ repository_name: string; model_name: string }>('inference.RepositoryModelLoadRequest'),
+  repositoryModel: codec<{
+    repository_name: string;
+    model_name: string;
+    parameters: Record<string, InferParameter>;
+  }>('inference.RepositoryModelLoadRequest'),
   inventory: codec<{
     worker_id: string;
     protocol_version: number;

@@ -6,6 +6,9 @@ import { isErrorCode, KofnError, type ErrorCode } from '@kofn/core';
 
 const TRAILER = 'kofn-code';
 
+/** By which a server tells when to try again: gRPC's retry design (its proposal A6) has stock clients obey it. */
+const PUSHBACK = 'grpc-retry-pushback-ms';
+
 const STATUS: Readonly<Record<ErrorCode, status>> = {
   INVALID_ARGUMENT: status.INVALID_ARGUMENT,
   INVALID_MODEL: status.INVALID_ARGUMENT,
@@ -19,6 +22,7 @@ const STATUS: Readonly<Record<ErrorCode, status>> = {
   DEADLINE_EXCEEDED: status.DEADLINE_EXCEEDED,
   CANCELLED: status.CANCELLED,
   PERMISSION_DENIED: status.PERMISSION_DENIED,
+  UNAUTHENTICATED: status.UNAUTHENTICATED,
   RESOURCE_EXHAUSTED: status.RESOURCE_EXHAUSTED,
   NOT_ENOUGH_WORKERS: status.UNAVAILABLE,
   UNDECODABLE: status.UNAVAILABLE,
@@ -36,6 +40,7 @@ const CODES = new Map<status, ErrorCode>([
   [status.DEADLINE_EXCEEDED, 'DEADLINE_EXCEEDED'],
   [status.NOT_FOUND, 'NOT_FOUND'],
   [status.PERMISSION_DENIED, 'PERMISSION_DENIED'],
+  [status.UNAUTHENTICATED, 'UNAUTHENTICATED'],
   [status.RESOURCE_EXHAUSTED, 'RESOURCE_EXHAUSTED'],
   [status.UNIMPLEMENTED, 'PROTOCOL'],
   [status.UNAVAILABLE, 'UNAVAILABLE'],
@@ -43,9 +48,10 @@ const CODES = new Map<status, ErrorCode>([
 ]);
 
 export function toStatus(error: unknown): { code: status; details: string; metadata: Metadata } {
-  const { code, message } = KofnError.from(error);
+  const { code, message, retryAfterMs } = KofnError.from(error);
   const metadata = new Metadata();
   metadata.set(TRAILER, code);
+  if (retryAfterMs !== undefined) metadata.set(PUSHBACK, String(Math.ceil(retryAfterMs)));
   return { code: STATUS[code], details: message, metadata };
 }
 

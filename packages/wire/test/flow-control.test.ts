@@ -11,7 +11,7 @@ describe('flow control', () => {
   it('opens 8 MB windows, per stream and per connection, on the server', async () => {
     const server = new Server();
     const sessions: ServerHttp2Session[] = [];
-    widenServerWindow(server, session => sessions.push(session));
+    widenServerWindow(server, { onSession: session => sessions.push(session) });
     const port = await new Promise<number>((resolve, reject) =>
       server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
         error ? reject(error) : resolve(bound),

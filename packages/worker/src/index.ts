@@ -7,5 +7,4 @@ export { WorkerServer, type WorkerParts } from './server.js';
 export { BLOB_FILES, type BlobDraft, type BlobFile, type BlobStore, type StoredBlob } from './blob-store.js';
 export { FsBlobStore } from './fs-blob-store.js';
 export type { HeldShard } from './shard-store.js';
-export type { QueueCounters } from './queue.js';
 export type { ExecutorCounters } from './executor.js';

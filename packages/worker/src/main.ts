@@ -5,9 +5,9 @@
  * 1. SIGTERM and SIGINT drain and exit 0; the second of them ends the process at once.
  * 2. Errors are one line on stderr: exit 2 for how it was called, 1 for what went wrong.
  */
-import { isIP } from 'node:net';
 import { isKofnError, KofnError, systemClock, type Clock } from '@kofn/core';
 import type { EngineName } from '@kofn/engine';
+import { isLoopback } from '@kofn/wire';
 import { Command } from 'commander';
 import { parseSize, parseWhole } from './options.js';
 import { endNow } from './own-process.js';
@@ -105,10 +105,6 @@ function announce(worker: RunningWorker, json: boolean): void {
   console.error(
     `kofn worker: warning: ${address} is open to the network and there is no TLS yet; use a private network`,
   );
-}
-
-function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
 function drainOnSignal(worker: RunningWorker, clock: Clock): void {

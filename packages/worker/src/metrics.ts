@@ -1,7 +1,7 @@
 /** What this worker counts, for Prometheus. Values are read from where they are kept when a scrape asks. */
 import { Counter, Gauge, Registry } from 'prom-client';
+import type { RequestQueue } from '@kofn/wire';
 import type { Executor } from './executor.js';
-import type { RequestQueue } from './queue.js';
 import type { ShardStore } from './shard-store.js';
 
 export function workerMetrics(parts: { queue: RequestQueue; executor: Executor; store: ShardStore }): Registry {

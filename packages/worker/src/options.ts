@@ -3,7 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { KofnError } from '@kofn/core';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
-import { DEFAULT_MAX_MESSAGE_BYTES } from '@kofn/wire';
+import { DEFAULT_MAX_MESSAGE_BYTES, parseListen } from '@kofn/wire';
 
 export interface WorkerOptions {
   /** HOST:PORT; port 0 takes a free one. Default 127.0.0.1:9090. */
@@ -57,7 +57,7 @@ export function resolveOptions(options: WorkerOptions, env: NodeJS.ProcessEnv = 
   if (dataDir === '') throw new KofnError('INVALID_ARGUMENT', '--data-dir "": must be the path of a directory');
   const memoryBytes = process.constrainedMemory() || os.totalmem();
   return {
-    ...parseListen(options.listen ?? '127.0.0.1:9090'),
+    ...parseListen('--listen', options.listen ?? '127.0.0.1:9090'),
     dataDir: path.resolve(dataDir),
     engine,
     threads: inRange('--threads', options.threads ?? cores, 1, 1024),
@@ -103,16 +103,6 @@ export function parseSize(option: string, text: string): number {
 export function parseWhole(option: string, text: string): number {
   if (!/^\d+$/.test(text)) throw new KofnError('INVALID_ARGUMENT', `${option} ${text}: must be a whole number`);
   return Number(text);
-}
-
-function parseListen(listen: string): { host: string; port: number } {
-  const [, bracketed, plain, port] = /^(?:\[([0-9a-f:.%\w]+)\]|([^:[\]\s]*)):(\d{1,5})$/i.exec(listen) ?? [];
-  const host = (bracketed ?? plain) || '127.0.0.1';
-  if (port === undefined || Number(port) > 65535) {
-    const expected = 'must be HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:9090 or [::1]:9090';
-    throw new KofnError('INVALID_ARGUMENT', `--listen ${listen}: ${expected}`);
-  }
-  return { host, port: Number(port) };
 }
 
 function inRange(option: string, value: number, least: number, most: number): number {

@@ -7,9 +7,18 @@
  * 2. The session of a shard whose bytes went closes, when its last run has ended.
  * 3. After `drain` no new work is taken, all that was taken has been answered, and every stream has ended.
  */
-import { KofnError, openController, systemClock, type Clock, type Signal } from '@kofn/core';
-import type { Engine, ValueInfo } from '@kofn/engine';
-import { codecs, datatypeOf, EXTENSIONS, METHODS, type MethodPath, type ServiceHandlers } from '@kofn/wire';
+import { KofnError, openController, systemClock, type Clock } from '@kofn/core';
+import type { Engine } from '@kofn/engine';
+import {
+  EXTENSIONS,
+  inferenceHandlers,
+  METHODS,
+  RequestQueue,
+  serveStream,
+  type InferenceService,
+  type ServiceHandlers,
+  type StreamServing,
+} from '@kofn/wire';
 import type { Registry } from 'prom-client';
 import type { BlobStore } from './blob-store.js';
 import { emulatedDevice } from './emulated-device.js';
@@ -19,12 +28,11 @@ import { Journal } from './journal.js';
 import type { Faults } from './faults.js';
 import { checkVersion, infer, MODEL_VERSION } from './inference.js';
 import { workerMetrics } from './metrics.js';
-import { RequestQueue } from './queue.js';
 import { RunWatch } from './run-watch.js';
 import { WorkMeter } from './work-meter.js';
 import { shardStoreHandlers } from './shard-rpc.js';
 import { ShardStore } from './shard-store.js';
-import { serveStream } from './stream.js';
+import { answerOnStream } from './stream.js';
 
 export interface WorkerParts {
   readonly engine: Engine;
@@ -77,14 +85,20 @@ export class WorkerServer implements AsyncDisposable {
     this.metrics = workerMetrics(this);
     const identity = { workerId, engine: engine.name, engineVersion: engine.version, cores };
     const shards = shardStoreHandlers(this, identity);
+    const serving: StreamServing = {
+      clock,
+      who: 'this worker',
+      shutdown: this.#shutdown.signal,
+      answer: (request, call) => answerOnStream(request, this, call),
+    };
     this.handlers = {
-      unary: new Map([...this.#inference(), ...this.#repository(), ...shards.unary, ...faultHandlers(faults)]),
+      unary: new Map([...inferenceHandlers(this.#service()), ...shards.unary, ...faultHandlers(faults)]),
       clientStream: shards.clientStream,
       duplex: new Map([
         [
           METHODS.modelStreamInfer,
           stream => {
-            const served = serveStream(stream, this, this.#shutdown.signal);
+            const served = serveStream(stream, serving);
             const ended = served.catch(() => undefined).finally(() => this.#streams.delete(ended));
             this.#streams.add(ended);
             return served;
@@ -120,87 +134,33 @@ export class WorkerServer implements AsyncDisposable {
     await this.executor[Symbol.asyncDispose]();
   }
 
-  #inference(): ServiceHandlers['unary'] {
-    const extensions = Object.values(EXTENSIONS).filter(
-      name => name !== EXTENSIONS.faults || this.faults !== undefined,
-    );
-    return handlersOf([
-      [METHODS.serverLive, () => codecs.serverLive.encode({ live: !this.#shutdown.signal.aborted })],
-      [METHODS.serverReady, () => codecs.serverReady.encode({ ready: this.isReady })],
-      [
-        METHODS.serverMetadata,
-        () => codecs.serverMetadata.encode({ name: 'kofn-worker', version: this.#version, extensions }),
-      ],
-      [
-        METHODS.modelReady,
-        request => codecs.modelReady.encode({ ready: this.store.has(codecs.modelName.decode(request).name) }),
-      ],
-      [
-        METHODS.modelMetadata,
-        async (request, signal) => {
-          const { name, version } = codecs.modelName.decode(request);
-          checkVersion(name, version);
-          const { inputs, outputs } = await this.executor.describe(name, signal);
-          return codecs.modelMetadata.encode({
-            name,
-            versions: [MODEL_VERSION],
-            platform: 'onnxruntime_onnx',
-            inputs: inputs.map(tensorMetadata),
-            outputs: outputs.map(tensorMetadata),
-          });
-        },
-      ],
-      [
-        METHODS.modelInfer,
-        async (request, signal) => {
-          const { response } = await infer(codecs.inferRequest.decode(request), this, signal);
-          return codecs.inferResponse.encode(response);
-        },
-      ],
-    ]);
+  #service(): InferenceService {
+    return {
+      isLive: () => !this.#shutdown.signal.aborted,
+      isReady: () => this.isReady,
+      isModelReady: name => this.store.has(name),
+      metadata: () => ({
+        name: 'kofn-worker',
+        version: this.#version,
+        extensions: Object.values(EXTENSIONS).filter(name => name !== EXTENSIONS.faults || this.faults !== undefined),
+      }),
+      describe: async (name, version, signal) => {
+        checkVersion(name, version);
+        const { inputs, outputs } = await this.executor.describe(name, signal);
+        return { name, versions: [MODEL_VERSION], platform: 'onnxruntime_onnx', inputs, outputs };
+      },
+      infer: async (request, signal) => (await infer(request, this, signal)).response,
+      index: () =>
+        this.store.list().map(({ name }) => {
+          const isOpen = this.executor.isOpen(name);
+          const reason = isOpen ? '' : 'not loaded; it loads when it is first used';
+          return { name, version: MODEL_VERSION, state: isOpen ? 'READY' : 'UNAVAILABLE', reason };
+        }),
+      load: async (name, _parameters, signal) => void (await this.executor.describe(name, signal)),
+      unload: async name => {
+        this.store.bytesOf(name);
+        await this.executor.close(name);
+      },
+    };
   }
-
-  #repository(): ServiceHandlers['unary'] {
-    return handlersOf([
-      [
-        METHODS.repositoryIndex,
-        request => {
-          const { ready } = codecs.repositoryIndexRequest.decode(request);
-          const models = this.store.list().map(({ name }) => {
-            const isOpen = this.executor.isOpen(name);
-            const reason = isOpen ? '' : 'not loaded; it loads when it is first used';
-            return { name, version: MODEL_VERSION, state: isOpen ? 'READY' : 'UNAVAILABLE', reason };
-          });
-          return codecs.repositoryIndex.encode({ models: models.filter(({ state }) => !ready || state === 'READY') });
-        },
-      ],
-      [
-        METHODS.repositoryModelLoad,
-        async (request, signal) => {
-          await this.executor.describe(codecs.repositoryModel.decode(request).model_name, signal);
-          return codecs.empty.encode({});
-        },
-      ],
-      [
-        METHODS.repositoryModelUnload,
-        async request => {
-          const { model_name: name } = codecs.repositoryModel.decode(request);
-          this.store.bytesOf(name);
-          await this.executor.close(name);
-          return codecs.empty.encode({});
-        },
-      ],
-    ]);
-  }
-}
-
-type Handler = (request: Uint8Array, signal: Signal) => Uint8Array | Promise<Uint8Array>;
-
-function handlersOf(entries: readonly (readonly [MethodPath, Handler])[]): ServiceHandlers['unary'] {
-  return new Map(entries.map(([path, handler]) => [path, async (request, { signal }) => handler(request, signal)]));
-}
-
-/** A size that the model leaves open is -1, as the protocol has it. */
-function tensorMetadata({ name, dtype, shape }: ValueInfo) {
-  return { name, datatype: datatypeOf(dtype), shape: shape.map(size => (typeof size === 'number' ? size : -1)) };
 }

@@ -10,7 +10,7 @@ import { randomUUID } from 'node:crypto';
 import { statfs } from 'node:fs/promises';
 import { abortable, openScope, systemClock, type Clock } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
-import { listenGrpc, type Listening } from '@kofn/wire';
+import { followHealth, listenGrpc, type Listening } from '@kofn/wire';
 import { Faults } from './faults.js';
 import { FsBlobStore } from './fs-blob-store.js';
 import { resolveOptions, type WorkerOptions } from './options.js';
@@ -19,7 +19,6 @@ import { VERSION } from './version.js';
 
 /** Less than the 30 s that Kubernetes and systemd leave between SIGTERM and SIGKILL at least. */
 const GRACE_MS = 20_000;
-const HEALTH_EVERY_MS = 500;
 
 export interface RunningWorker extends AsyncDisposable {
   /** `host:port` as bound. */
@@ -71,7 +70,7 @@ export async function startWorker(
     });
     opened.push(server);
     const listening = await listenGrpc(server.handlers, { host, port, maxMessageBytes, clock });
-    opened.push(followHealth(server, listening, clock));
+    opened.push(followHealth(listening, () => server.isReady, clock));
     let closed: Promise<void> | undefined;
     const close = () => (closed ??= shutDown(server, listening, clock).finally(closeAll));
     return {
@@ -90,16 +89,6 @@ export async function startWorker(
     await closeAll();
     throw error;
   }
-}
-
-/** grpc.health.v1 says what ServerReady says, half a second later at most. */
-function followHealth(server: WorkerServer, listening: Listening, clock: Clock): AsyncDisposable {
-  const follow = () => {
-    listening.setServing(server.isReady);
-    timer = clock.setTimer(follow, HEALTH_EVERY_MS, { background: true });
-  };
-  let timer = clock.setTimer(follow, HEALTH_EVERY_MS, { background: true });
-  return { [Symbol.asyncDispose]: () => Promise.resolve(timer.cancel()) };
 }
 
 async function shutDown(server: WorkerServer, listening: Listening, clock: Clock): Promise<void> {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { KofnError } from '@kofn/core';
-import { RequestQueue } from '../src/queue.js';
+import { RequestQueue } from '@kofn/wire';
 import { TestClock } from './support/test-clock.js';
 
 /** Work that ends when the test says so. */

@@ -1,5 +1,6 @@
 /**
- * The requests that wait for the engine: first in, first out, bounded. server.ts submits; the work is executor.ts's.
+ * The requests that wait for their turn: first in, first out, bounded. A worker submits the runs of its engine, the server of a
+ * master the requests of its clients.
  *
  * Invariants
  * 1. A request that was cancelled or expired before its turn never starts.
@@ -37,6 +38,7 @@ export class RequestQueue {
     refused: 0,
   };
   readonly #clock: Clock;
+  readonly #who: string;
   readonly #maxWaiting: number;
   readonly #concurrency: number;
   /** Insertion order is the order of turns. */
@@ -45,9 +47,10 @@ export class RequestQueue {
   #running = 0;
   #isDraining = false;
 
-  /** At most `maxWaiting` requests wait beside the `concurrency` (default 1) that run. */
-  constructor(options: { clock: Clock; maxWaiting: number; concurrency?: number }) {
+  /** At most `maxWaiting` requests wait beside the `concurrency` (default 1) that run. `who` refuses, in messages: "this worker". */
+  constructor(options: { clock: Clock; maxWaiting: number; concurrency?: number; who?: string }) {
     this.#clock = options.clock;
+    this.#who = options.who ?? 'this worker';
     this.#maxWaiting = options.maxWaiting;
     this.#concurrency = options.concurrency ?? 1;
   }
@@ -88,7 +91,7 @@ export class RequestQueue {
     const isFull = this.#running >= this.#concurrency && this.#waiting.size >= this.#maxWaiting;
     if (!this.#isDraining && !isFull) return;
     this.counters.refused++;
-    if (this.#isDraining) throw new KofnError('UNAVAILABLE', 'this worker is shutting down; ask another');
+    if (this.#isDraining) throw new KofnError('UNAVAILABLE', `${this.#who} is shutting down; ask another`);
     const advice = 'send fewer requests at once or raise --max-queue';
     throw new KofnError('RESOURCE_EXHAUSTED', `${this.#waiting.size} requests wait already; ${advice}`);
   }
@@ -99,7 +102,7 @@ export class RequestQueue {
       this.#running++;
       return;
     }
-    using scope = openScope(this.#clock, { parent: signal, deadlineMs: timeoutMs, what: 'wait for the engine' });
+    using scope = openScope(this.#clock, { parent: signal, deadlineMs: timeoutMs, what: 'wait for its turn' });
     try {
       throwIfAborted(scope.signal);
       await new Promise<void>((resolve, reject) => {
