@@ -122,7 +122,7 @@ export class CodedModel implements AsyncDisposable {
    * `maxInFlight`), UNAVAILABLE (the cluster drains), DEADLINE_EXCEEDED, CANCELLED, NOT_ENOUGH_WORKERS (never with `onLoss: 'local'`), ENGINE.
    */
   async run(inputs: Tensors, options: RunOptions = {}): Promise<RunResult> {
-    const { deadlineMs = DEFAULT_DEADLINE_MS, signal } = options;
+    const { deadlineMs = DEFAULT_DEADLINE_MS, signal, id } = options;
     requireRange('deadlineMs', deadlineMs, 1, 2 ** 31 - 1);
     this.#assertOpen();
     throwIfAborted(signal);
@@ -134,6 +134,7 @@ export class CodedModel implements AsyncDisposable {
     const audits: Promise<AuditOutcome>[] = [];
     const { outputs, layers, segments, spans } = await this.#deployment.run(inputs, {
       request,
+      id,
       signal: scope.signal,
       deadlineAt: start + deadlineMs,
       clock,

@@ -177,7 +177,7 @@ class GroupCall {
       block: { macs: this.#outputs.macs, pace: this.#group.pace },
       signal,
       putting: lacks ? this.#group.resends.give(connection, block) : undefined,
-      inputs: () => (this.#encoded ??= new EncodedInputs({ x: this.#outputs.input }, this.#outputs.macs)),
+      inputs: () => (this.#encoded ??= this.#encode()),
       onWritten: bytes => {
         this.#bytesSent += bytes;
         this.#check?.written();
@@ -190,6 +190,11 @@ class GroupCall {
       take: (values, times) => this.#arrive(block, worker, values, times),
       onFailure: (code, message) => this.#erasures.push({ block, worker, code, message }),
     });
+  }
+
+  #encode(): EncodedInputs {
+    const { input, macs } = this.#outputs;
+    return new EncodedInputs({ x: input }, { macs, requestId: this.#context.id });
   }
 
   #arrive(block: number, worker: number, values: readonly Float32Array[], times: CallTimes): void {

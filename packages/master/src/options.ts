@@ -163,6 +163,8 @@ export interface RunOptions {
   readonly signal?: Signal;
   /** The request ends within this time, with an answer or DEADLINE_EXCEEDED. Default 60,000. */
   readonly deadlineMs?: number;
+  /** What the caller calls it, of 200 characters at most; workers are told, for their logs. */
+  readonly id?: string | undefined;
 }
 
 export const DEFAULT_DEADLINE_MS = 60_000;

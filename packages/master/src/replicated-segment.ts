@@ -110,7 +110,7 @@ export class ReplicatedSegment implements AsyncDisposable {
     const { clock, signal } = context;
     using scope = openScope(clock, { parent: signal });
     try {
-      const inputs = new EncodedInputs(feeds);
+      const inputs = new EncodedInputs(feeds, { requestId: context.id });
       const replied = pAny(this.workers.map(worker => this.#ask(worker, inputs, context, scope.signal)));
       const late = sleep(clock, LATE_MS, scope.signal);
       const none = () => undefined;

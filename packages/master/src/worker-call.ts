@@ -17,6 +17,8 @@ import type { Suspicion } from './verification.js';
 
 export interface RequestContext {
   readonly request: number;
+  /** The caller's own, which workers are told. */
+  readonly id?: string | undefined;
   /** Aborts when the caller cancels or the deadline passes. */
   readonly signal: Signal;
   /** Clock time at which the request must have ended. */

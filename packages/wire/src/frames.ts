@@ -39,6 +39,9 @@ const TIMES = { queue: 'kofn_queue_us', engine: 'kofn_engine_us', worker: 'kofn_
 /** How many multiply-accumulates the request takes, for what the worker says of its speed (WorkerInventory). */
 export const MACS = 'kofn_macs';
 
+/** The id of the client's request that this one is a part of, for logs: it is the same on the master and all its workers. */
+export const REQUEST_ID = 'kofn_request';
+
 /** How long a request took on the worker: all of it, of that waiting for its turn, and in the engine. Milliseconds. */
 export interface WorkerTimes {
   readonly queueMs: number;
@@ -46,17 +49,24 @@ export interface WorkerTimes {
   readonly workerMs: number;
 }
 
-/** The tensors of a request, and its multiply-accumulates where they are known, ready to be sent to any number of workers. */
+/** What is known of a request beside its tensors. */
+export interface RequestFacts {
+  readonly macs?: number;
+  readonly requestId?: string | undefined;
+}
+
+/** The tensors of a request, and what else is known of it, ready to be sent to any number of workers. */
 export class EncodedInputs {
   readonly inputs: Tensors;
   readonly parts: MessageParts;
   #crc: number | undefined;
 
-  constructor(inputs: Tensors, macs = 0) {
+  constructor(inputs: Tensors, { macs = 0, requestId }: RequestFacts = {}) {
     this.inputs = inputs;
     const { tensors, raw } = encodeTensors(inputs);
     const writer = new FrameWriter();
     if (macs > 0) writeParameter(writer, MACS, { int64_param: macs });
+    if (requestId !== undefined) writeParameter(writer, REQUEST_ID, { string_param: requestId });
     writeTensors(writer, tensors, raw, { tag: RAW_INPUT });
     this.parts = writer.finish();
   }

@@ -37,8 +37,16 @@ export {
 } from './open-inference.js';
 export { RequestQueue, type QueueCounters } from './request-queue.js';
 export { errorFrame, serveStream, type StreamServing } from './serve-stream.js';
-export { EncodedInputs, MACS, readRequest, replyFrame, timesParameters, type WorkerTimes } from './frames.js';
-export { datatypeOf, decodeTensors, encodeTensors } from './infer-codec.js';
+export {
+  EncodedInputs,
+  MACS,
+  REQUEST_ID,
+  readRequest,
+  replyFrame,
+  timesParameters,
+  type WorkerTimes,
+} from './frames.js';
+export { datatypeOf, dtypeOf, decodeTensors, encodeTensors } from './infer-codec.js';
 export {
   codecs,
   EXTENSIONS,

@@ -34,6 +34,11 @@ export function datatypeOf(dtype: DType): string {
   return DATATYPES[dtype];
 }
 
+/** Undefined for what the protocol does not name. */
+export function dtypeOf(datatype: string): DType | undefined {
+  return DTYPES.get(datatype);
+}
+
 /** Tensors as messages and, index by index, their raw bytes (views where the element type has a fixed size). */
 export function encodeTensors(values: Tensors): { tensors: TensorMessage[]; raw: Uint8Array[] } {
   const entries = Object.entries(values);

@@ -88,7 +88,7 @@ describe('worker over gRPC', () => {
     t.engine.hold();
     const caller = new AbortController();
     const late = new Promise<WorkerTimes>(onLate => {
-      const inputs = new EncodedInputs({ x }, 4e12);
+      const inputs = new EncodedInputs({ x }, { macs: 4e12 });
       const running = t.client.infer({ model: double.name, inputs }, { signal: caller.signal, onLate });
       void assert.rejects(running, { code: 'CANCELLED' });
     });

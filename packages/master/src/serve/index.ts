@@ -1,0 +1,10 @@
+// Serving models to clients: `kofn serve`, or a program of its own.
+export { startServer, type RunningServer, type ServerOptions } from './start.js';
+export type { LoadProgress, ModelFile } from './repository.js';
+export type { EndedRequest, ServedModel, ServerView } from './served.js';
+// For those who put it behind other transports, or add routes.
+export { InferenceServer, type InferAnswer, type InferCall, type LimitOptions } from './server.js';
+export { ModelRepository } from './repository.js';
+export { sendError } from './http.js';
+export { type AccessOptions } from './access.js';
+export { type BatchOptions } from './batcher.js';
