@@ -17,7 +17,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { abortable, KofnError, openScope, systemClock, throwIfAborted } from '@kofn/core';
+import { abortable, KofnError, openScope, systemClock, throwIfAborted, type Signal } from '@kofn/core';
 import type { EngineName } from '@kofn/engine';
 import { signalProcess } from './kill-plan.js';
 
@@ -37,7 +37,7 @@ export interface LocalWorkerOptions {
   /** Longest wait until all are ready. Default 30,000. */
   readonly startDeadlineMs?: number;
   /** Ends a start; once started, `close` ends the workers. */
-  readonly signal?: AbortSignal;
+  readonly signal?: Signal;
 }
 
 export interface LocalWorker {

@@ -46,7 +46,7 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     exitCode = interrupt.exitCode ?? exitCode;
   };
-  const program = await createProgram(args, running);
+  const program = await createProgram(args, running, code => (exitCode = code));
   try {
     await program.parseAsync(args, { from: 'user' });
     return exitCode;
@@ -57,9 +57,11 @@ export async function main(args: readonly string[]): Promise<number> {
   }
 }
 
+/** Told the exit code. */
+type Done = (exitCode: number) => void;
 type Running = (work: (signal: AbortSignal) => Promise<number>) => Promise<void>;
 
-async function createProgram(args: readonly string[], running: Running): Promise<Command> {
+async function createProgram(args: readonly string[], running: Running, done: Done): Promise<Command> {
   const program = new Command('kofn')
     .description('Exact DNN inference from any k of n unreliable machines.')
     .version(version())
@@ -68,6 +70,7 @@ async function createProgram(args: readonly string[], running: Running): Promise
     .showHelpAfterError('(add --help for the options and examples)');
   addDemo(program, running);
   await addWorker(program, args);
+  await addServe(program, args, done);
   addPlan(program, running);
   addRun(program, running);
   addReplan(program, running);
@@ -100,6 +103,16 @@ async function addWorker(program: Command, args: readonly string[]): Promise<voi
     program.addCommand(workerCommand());
   } else {
     program.command('worker').description('One machine of the cluster: keeps shards and runs them.');
+  }
+}
+
+/** As a worker, it has its own way with signals; what it may be told is in a schema that is loaded only then. */
+async function addServe(program: Command, args: readonly string[], done: Done): Promise<void> {
+  if (args[0] === 'serve' || (args[0] === 'help' && args[1] === 'serve')) {
+    const { serveCommand } = await import('./serve/command.js');
+    program.addCommand(serveCommand({ version: version() }, done).copyInheritedSettings(program));
+  } else {
+    program.command('serve').description('Serve models to clients: Open Inference Protocol over gRPC and HTTP.');
   }
 }
 
@@ -285,7 +298,7 @@ function report(error: unknown, args: readonly string[]): void {
 /** " run" for `kofn run …`; nothing when the first word is no command. */
 function nameOf(args: readonly string[]): string {
   const first = args[0] ?? '';
-  return ['demo', 'worker', 'plan', 'run', 'replan', 'fleet', 'bench'].includes(first) ? ` ${first}` : '';
+  return ['demo', 'worker', 'serve', 'plan', 'run', 'replan', 'fleet', 'bench'].includes(first) ? ` ${first}` : '';
 }
 
 function version(): string {

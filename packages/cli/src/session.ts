@@ -1,5 +1,5 @@
 /** The workers of one command: its own on this machine, or those it was told; and the master's connection to them. */
-import { KofnError, systemClock } from '@kofn/core';
+import { KofnError, systemClock, type Signal } from '@kofn/core';
 import type { CodeName } from '@kofn/encoder';
 import type { EngineName } from '@kofn/engine';
 import {
@@ -28,6 +28,8 @@ export interface ClusterArguments {
   readonly id?: string;
   readonly engine: EngineName | 'auto';
   readonly threads: number;
+  /** Requests under way at once; default 64. */
+  readonly maxInFlight?: number;
 }
 
 export interface CodeArguments {
@@ -98,8 +100,8 @@ export class Workers implements AsyncDisposable {
   }
 
   /** Starts local workers if asked to, and connects. What fails leaves no process behind. */
-  static async open(args: ClusterArguments, kills: readonly Kill[], signal: AbortSignal): Promise<Workers> {
-    const { engine, threads, id } = args;
+  static async open(args: ClusterArguments, kills: readonly Kill[], signal: Signal): Promise<Workers> {
+    const { engine, threads, id, maxInFlight } = args;
     const local =
       args.local === undefined ? undefined : await startLocalWorkers(args.local, { engine, threads, signal });
     try {
@@ -107,7 +109,7 @@ export class Workers implements AsyncDisposable {
       const hooks: DispatchHooks = plan.hooks;
       const workers = local?.addresses ?? args.workers ?? [];
       const about = { workers, engine, threads, hooks, signal, ...(id === undefined ? {} : { id }) };
-      const cluster = await connect(about);
+      const cluster = await connect({ ...about, ...(maxInFlight === undefined ? {} : { maxInFlight }) });
       for (const { kind, message } of cluster.events) if (kind === 'lost') note(`${message}; going on without it`);
       return new Workers(cluster, plan, local);
     } catch (error) {

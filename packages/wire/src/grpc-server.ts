@@ -19,6 +19,7 @@ import {
 } from '@kofn/core';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
 import type { CallContext, MessageParts, MethodPath, ServerDuplex, ServiceHandlers } from './channel.js';
+import { withWholeDescriptors } from './descriptors.js';
 import { widenServerWindow } from './flow-control.js';
 import {
   asBuffer,
@@ -69,7 +70,8 @@ export async function listenGrpc(handlers: ServiceHandlers, options: ListenOptio
   const services = addHandlers(server, handlers, maxMessageBytes);
   const health = new HealthImplementation(statuses(services, true));
   health.addToServer(server);
-  new ReflectionService({ ...protoDefinition, ...loadSync(healthProto) }).addToServer(server);
+  const definition = withWholeDescriptors({ ...protoDefinition, ...loadSync(healthProto) });
+  new ReflectionService(definition, { services: [...services, 'grpc.health.v1.Health'] }).addToServer(server);
 
   const literal = host.includes(':') ? `[${host}]` : host;
   const bound = await new Promise<number>((resolve, reject) => {

@@ -181,7 +181,7 @@ function invalid(file: string, problems: readonly string[]): KofnError {
 }
 
 /** `cells[2].fault: what is wrong`, an unknown field by its own name. */
-function issueText(issue: z.core.$ZodIssue): string[] {
+export function issueText(issue: z.core.$ZodIssue): string[] {
   const at = issue.path
     .map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i > 0 ? '.' : ''}${String(part)}`))
     .join('');

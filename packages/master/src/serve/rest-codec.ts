@@ -32,7 +32,7 @@ type BodyInput = InferBody['inputs'][number];
 
 export interface RestCall extends Omit<InferCall, 'model' | 'version' | 'signal'> {
   /** Whether the output of that name is wanted as binary data. */
-  isBinary(output: string): boolean;
+  readonly isBinary: (output: string) => boolean;
 }
 
 /**
