@@ -54,7 +54,10 @@ interface Batch {
   rows: number;
   readonly timer: Timer;
   readonly result: Promise<BatchedOutputs>;
+  /** Takes no more, and runs. */
   start(): void;
+  /** Takes no more, and ends where it is. */
+  drop(): void;
   readonly scope: Scope;
 }
 
@@ -100,7 +103,7 @@ export class Batcher {
       joined = await abortable(batch.result, call.signal);
     } finally {
       if (batch.members.every(({ signal }) => signal.aborted)) {
-        batch.scope.abort(new KofnError('CANCELLED', 'all that asked for it are gone'));
+        batch.drop();
       }
     }
     if (joined === undefined)
@@ -113,15 +116,22 @@ export class Batcher {
     const scope = openScope(this.#clock);
     let start!: () => void;
     const started = new Promise<void>(resolve => (start = resolve));
+    const shut = () => {
+      if (batches.get(key) === batch) batches.delete(key);
+      batch.timer.cancel();
+    };
     const batch: Batch = {
       members: [],
       rows: 0,
       scope,
       timer: this.#clock.setTimer(() => batch.start(), this.#maxDelayMs),
-      start: () => {
-        if (batches.get(key) === batch) batches.delete(key);
-        batch.timer.cancel();
+      start() {
+        shut();
         start();
+      },
+      drop() {
+        shut();
+        scope.abort(new KofnError('CANCELLED', 'all that asked for it are gone'));
       },
       result: started.then(() => this.#runAll(model, batch)).finally(() => scope[Symbol.dispose]()),
     };
