@@ -2,13 +2,17 @@
 import { KofnError } from '@kofn/core';
 
 export class Admission {
-  readonly #maxInFlight: number;
+  readonly maxInFlight: number;
   readonly #idle: (() => void)[] = [];
   #inFlight = 0;
   #isDraining = false;
 
   constructor(maxInFlight: number) {
-    this.#maxInFlight = maxInFlight;
+    this.maxInFlight = maxInFlight;
+  }
+
+  get inFlight(): number {
+    return this.#inFlight;
   }
 
   /** Throws UNAVAILABLE while it drains, and ever after. */
@@ -22,7 +26,7 @@ export class Admission {
 
   /** One more request, until it is disposed. Throws RESOURCE_EXHAUSTED: to wait is the caller's decision. */
   admit(): Disposable {
-    if (this.#inFlight >= this.#maxInFlight) {
+    if (this.#inFlight >= this.maxInFlight) {
       throw new KofnError(
         'RESOURCE_EXHAUSTED',
         `${this.#inFlight} requests are under way on this cluster already; wait for one to end, or raise maxInFlight`,

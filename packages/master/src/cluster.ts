@@ -18,6 +18,7 @@ import { Admission } from './admission.js';
 import { Connection } from './connection.js';
 import { Events, WorkerEvents, type ClusterEvent } from './events.js';
 import { isGone, snapshot, type Fleet, type WorkerState } from './fleet.js';
+import type { AuditCounts } from './coded-model.js';
 import type { ModelHealth } from './holding.js';
 import { isItThere, type OpenChannel } from './link.js';
 import {
@@ -29,6 +30,7 @@ import {
   type DispatchHooks,
 } from './options.js';
 import type { Replanned, ReplanOptions } from './replan.js';
+import type { RequestEnd } from './report.js';
 
 /** Leases are 24 hours: a day's worth of failed renewals may pass. */
 const RENEW_MS = 60 * 60_000;
@@ -41,6 +43,7 @@ export interface Standing {
   /** The owner's name for it. */
   readonly name: string;
   health(): ModelHealth;
+  audits(): AuditCounts;
   /** Claims its shards for another lease. */
   renew(): Promise<void>;
   /** The numbers of the workers that it stands on. */
@@ -77,6 +80,7 @@ export class Cluster implements AsyncDisposable {
   readonly #told = new Map<Connection, { readonly state: WorkerState; readonly judged: number }>();
   readonly #happenings = new WorkerEvents(event => this.tell(event));
   readonly #listeners = new Set<(fleet: Fleet) => void>();
+  readonly #requestListeners = new Set<(end: RequestEnd) => void>();
   /** A worker that has been lost for so long has its shards put to others. */
   readonly healAfterMs: number;
   /** Made when it is asked for: workers change more often than anybody looks. */
@@ -134,10 +138,27 @@ export class Cluster implements AsyncDisposable {
     return this.#events.listen(listener);
   }
 
-  /** For Prometheus, read at each scrape: workers with their speeds, and the margin of each layer of each model. */
+  /**
+   * For Prometheus: docs/metrics.md lists what is in it. What requests took is counted from the first call on, so make it before the
+   * first request; each request then costs a few microseconds a layer more.
+   */
   metrics(): Promise<Registry> {
-    const read = () => ({ workers: this.workers, models: this.#models });
-    return (this.#metrics ??= import('./metrics.js').then(({ clusterMetrics }) => clusterMetrics(read)));
+    return (this.#metrics ??= import('./metrics.js').then(({ clusterMetrics }) => clusterMetrics(this, this.#models)));
+  }
+
+  /** Requests under way, and how many may be. */
+  get load(): { readonly inFlight: number; readonly maxInFlight: number } {
+    return this.#admission;
+  }
+
+  /** @internal Calls `listener` with the end of each request. It costs microseconds and never throws. */
+  onRequest(listener: (end: RequestEnd) => void): void {
+    this.#requestListeners.add(listener);
+  }
+
+  /** @internal */
+  ended(end: RequestEnd): void {
+    for (const listener of this.#requestListeners) listener(end);
   }
 
   /** @internal */

@@ -75,6 +75,7 @@ export class CodedModel implements AsyncDisposable {
     this.#leave = cluster.stand({
       name: deployment.owner.model,
       health: () => this.health,
+      audits: () => this.audits,
       renew: () => this.#deployment.renew(),
       release: () => this.#release(),
       workers: () => [this.#deployment, this.#retiring].flatMap(each => each?.standsOn ?? []),
@@ -122,6 +123,18 @@ export class CodedModel implements AsyncDisposable {
    * `maxInFlight`), UNAVAILABLE (the cluster drains), DEADLINE_EXCEEDED, CANCELLED, NOT_ENOUGH_WORKERS (never with `onLoss: 'local'`), ENGINE.
    */
   async run(inputs: Tensors, options: RunOptions = {}): Promise<RunResult> {
+    const { name: model } = this;
+    try {
+      const result = await this.#run(inputs, options);
+      this.#cluster.ended({ model, report: result.report });
+      return result;
+    } catch (error) {
+      this.#cluster.ended({ model, code: KofnError.from(error).code });
+      throw error;
+    }
+  }
+
+  async #run(inputs: Tensors, options: RunOptions): Promise<RunResult> {
     const { deadlineMs = DEFAULT_DEADLINE_MS, signal, id } = options;
     requireRange('deadlineMs', deadlineMs, 1, 2 ** 31 - 1);
     this.#assertOpen();

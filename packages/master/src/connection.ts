@@ -11,6 +11,7 @@
  */
 import { abortReason, KofnError, openScope, sleep, type Rng, type Scope, type Signal } from '@kofn/core';
 import type { EncodedInputs, InferReply, WorkerClient, WorkerInventory, WorkerTimes } from '@kofn/wire';
+import { CallTally } from './call-tally.js';
 import { isGone, type WorkerState } from './fleet.js';
 import {
   closeLink,
@@ -70,6 +71,7 @@ export class Connection implements AsyncDisposable {
   readonly index: number;
   readonly address: string;
   readonly trust = new Trust();
+  readonly tally = new CallTally();
   readonly speed: SpeedRecord;
   readonly #options: ConnectionOptions;
   readonly #life: Scope;
@@ -82,7 +84,6 @@ export class Connection implements AsyncDisposable {
   #lastLoss = '';
   #marks = 0;
   #quarantineEnds = 0;
-  #lateReplies = 0;
   #travellingBytes = 0;
   readonly #listeners = new Set<() => void>();
   readonly #supervised: Promise<void>;
@@ -153,7 +154,7 @@ export class Connection implements AsyncDisposable {
 
   /** Replies that came after their request was over. */
   get lateReplies(): number {
-    return this.#lateReplies + (this.#link?.client.lateReplies ?? 0);
+    return this.tally.lateReplies + (this.#link?.client.lateReplies ?? 0);
   }
 
   /** It said that it does not hold shard `name`, or not whole. */
@@ -254,8 +255,7 @@ export class Connection implements AsyncDisposable {
 
   /** It is no part of the cluster any more: its link ends and is not made again. */
   remove(): Promise<void> {
-    const why = `worker ${this.index} (${this.address}) was removed from the cluster`;
-    return this.#end({ kind: 'removed' }, why);
+    return this.#end({ kind: 'removed' }, `worker ${this.index} (${this.address}) was removed from the cluster`);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -305,11 +305,11 @@ export class Connection implements AsyncDisposable {
       if (this.#link !== undefined) {
         const lost = await this.#watch(this.#link).catch((error: unknown) => KofnError.from(error, 'UNAVAILABLE'));
         if (!signal.aborted) this.#enter({ kind: 'dead', reason: lost.message });
-        this.#lateReplies += this.#link.client.lateReplies;
         await closeLink(this.#link);
       }
       const link = await this.#reconnect().catch(() => undefined); // only when the cluster closes
       if (link === undefined) return;
+      if (this.#link !== undefined) this.tally.relinked(this.#link.client);
       this.#link = link;
       this.#shards = shardsOf(link);
       this.#marks = 0;

@@ -16,21 +16,28 @@ import type { Connection } from './connection.js';
  * - added: a worker is new in the cluster
  * - removed: a worker is no part of the cluster any more
  * - replanned: a model stands by a plan for other workers, or of another code
+ * - quarantined: a worker is given no calls, for its replies were none, or wrong
+ * - trusted: a worker that was quarantined is given calls again
  */
-export type EventKind =
-  | 'lost'
-  | 'back'
-  | 'moved'
-  | 'restored'
-  | 'released'
-  | 'reduced'
-  | 'failed'
-  | 'straggler'
-  | 'steady'
-  | 'audit-failed'
-  | 'added'
-  | 'removed'
-  | 'replanned';
+export const EVENT_KINDS = [
+  'lost',
+  'back',
+  'moved',
+  'restored',
+  'released',
+  'reduced',
+  'failed',
+  'straggler',
+  'steady',
+  'audit-failed',
+  'added',
+  'removed',
+  'replanned',
+  'quarantined',
+  'trusted',
+] as const;
+
+export type EventKind = (typeof EVENT_KINDS)[number];
 
 export interface ClusterEvent {
   /** Milliseconds of the cluster's clock (without one given: `performance.now()`). */
@@ -79,6 +86,7 @@ export class WorkerEvents {
   readonly #tell: (event: Omit<ClusterEvent, 'atMs'>) => void;
   readonly #lost = new Set<Connection>();
   readonly #stragglers = new Set<Connection>();
+  readonly #quarantined = new Set<Connection>();
 
   constructor(tell: (event: Omit<ClusterEvent, 'atMs'>) => void) {
     this.#tell = tell;
@@ -95,6 +103,16 @@ export class WorkerEvents {
     } else if (state.kind === 'removed') {
       this.#lost.delete(connection);
       this.#tell({ kind: 'removed', worker, message: `worker ${worker} (${address}) was removed` });
+    }
+    if (state.kind === 'quarantined' && !this.#quarantined.has(connection)) {
+      this.#quarantined.add(connection);
+      this.#tell({
+        kind: 'quarantined',
+        worker,
+        message: `worker ${worker} (${address}) is quarantined: ${state.reason}`,
+      });
+    } else if (state.kind === 'ready' && this.#quarantined.delete(connection)) {
+      this.#tell({ kind: 'trusted', worker, message: `worker ${worker} (${address}) is given calls again` });
     }
   }
 

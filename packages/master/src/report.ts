@@ -79,6 +79,10 @@ export interface RunReport {
   readonly segments: readonly SegmentReport[];
 }
 
+/** How a request to a model ended: with an answer's report, or a failure's code. */
+export type RequestEnd =
+  { readonly model: string; readonly report: RunReport } | { readonly model: string; readonly code: ErrorCode };
+
 const NONE: readonly Rejection[] = [];
 
 export function rejectedOf(erasures: readonly Erasure[]): readonly Rejection[] {

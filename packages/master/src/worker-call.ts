@@ -69,7 +69,7 @@ export async function callWorker<T>(
   call: WorkerCall<T>,
 ): Promise<void> {
   const { shard, signal, bytes, block } = call;
-  const { speed } = connection;
+  const { speed, tally } = connection;
   const told = { request, layer: call.layer, worker: connection.index };
   try {
     if (call.putting !== undefined) await abortable(call.putting, signal);
@@ -93,13 +93,19 @@ export async function callWorker<T>(
     const verified = call.verify(reply);
     const value = verified instanceof Promise ? await abortable(verified, signal) : verified;
     if (reply.times !== undefined) speed.answered(seen(reply.times, repliedAt));
+    tally.arrivals++;
     call.take(value, { sentAt, writtenAt, repliedAt, verifiedAt: clock.now(), worker: reply.times });
   } catch (error) {
     const { code, message } = KofnError.from(error);
     if (WRONG_REPLIES.includes(code)) connection.mark(message);
     if (code === 'NOT_FOUND' || code === 'DATA_LOSS') connection.lacks(shard);
-    if (!signal.aborted) call.onFailure(code, message);
-    else if (signal.reason === ANSWERED) speed.missed();
+    if (!signal.aborted) {
+      tally.erased(code);
+      call.onFailure(code, message);
+    } else if (signal.reason === ANSWERED) {
+      tally.missed++;
+      speed.missed();
+    }
     throw error;
   }
 }
