@@ -39,7 +39,7 @@ export class RequestQueue {
   };
   readonly #clock: Clock;
   readonly #who: string;
-  readonly #maxWaiting: number;
+  readonly maxWaiting: number;
   readonly #concurrency: number;
   /** Insertion order is the order of turns. */
   readonly #waiting = new Set<Waiting>();
@@ -51,7 +51,7 @@ export class RequestQueue {
   constructor(options: { clock: Clock; maxWaiting: number; concurrency?: number; who?: string }) {
     this.#clock = options.clock;
     this.#who = options.who ?? 'this worker';
-    this.#maxWaiting = options.maxWaiting;
+    this.maxWaiting = options.maxWaiting;
     this.#concurrency = options.concurrency ?? 1;
   }
 
@@ -88,7 +88,7 @@ export class RequestQueue {
   }
 
   #admit(): void {
-    const isFull = this.#running >= this.#concurrency && this.#waiting.size >= this.#maxWaiting;
+    const isFull = this.#running >= this.#concurrency && this.#waiting.size >= this.maxWaiting;
     if (!this.#isDraining && !isFull) return;
     this.counters.refused++;
     if (this.#isDraining) throw new KofnError('UNAVAILABLE', `${this.#who} is shutting down; ask another`);

@@ -2,6 +2,8 @@
 export { workerCommand } from './main.js';
 export { startWorker, type RunningWorker } from './start.js';
 export { parseSize, type WorkerOptions } from './options.js';
+export { createLogger, LOG_LEVELS, type Logger } from './logs.js';
+export { endpointMetrics } from './metrics-endpoint.js';
 // Putting one behind another transport or on another store.
 export { WorkerServer, type WorkerParts } from './server.js';
 export { BLOB_FILES, type BlobDraft, type BlobFile, type BlobStore, type StoredBlob } from './blob-store.js';

@@ -12,6 +12,7 @@ import {
 } from '@kofn/wire';
 import type { Executor } from './executor.js';
 import type { Fate, Faults } from './faults.js';
+import type { Logger } from './logs.js';
 import type { WorkMeter } from './work-meter.js';
 import type { ShardStore } from './shard-store.js';
 
@@ -25,6 +26,9 @@ export interface InferenceParts {
   readonly store: ShardStore;
   readonly faults: Faults | undefined;
   readonly meter: WorkMeter;
+  /** Told how long each inference waited and ran. */
+  readonly took: (queueMs: number, engineMs: number) => void;
+  readonly logger: Logger | undefined;
 }
 
 export interface Inference {
@@ -41,7 +45,7 @@ export interface Inference {
  */
 export async function infer(
   request: InferRequestMessage,
-  { clock, queue, executor, store, faults, meter }: InferenceParts,
+  { clock, queue, executor, store, faults, meter, took, logger }: InferenceParts,
   signal: Signal,
   fate?: Fate,
 ): Promise<Inference> {
@@ -59,6 +63,9 @@ export async function infer(
   };
   const outputs = await queue.submit(run, { signal, timeoutMs });
   const engineMs = clock.now() - started;
+  const queueMs = started - submitted;
+  took(queueMs, engineMs);
+  logger?.debug({ id, shard: name, queueMs, engineMs }, 'inference');
   meter.ran(Number(request.parameters[MACS]?.int64_param ?? 0), engineMs);
   const { tensors, raw } = encodeTensors(
     selectOutputs(
@@ -67,7 +74,7 @@ export async function infer(
     ),
   );
   const response = { model_name: name, model_version: MODEL_VERSION, id, outputs: tensors, raw_output_contents: raw };
-  return { response, queueMs: started - submitted, engineMs };
+  return { response, queueMs, engineMs };
 }
 
 /** Throws NOT_FOUND. */

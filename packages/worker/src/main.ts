@@ -1,14 +1,16 @@
 /**
- * The command `kofn worker`: options in, the address as the first line of stdout, everything else to stderr.
+ * The command `kofn worker`: options in, the address as the first line of stdout, everything else to stderr: as JSON, one object a line,
+ * once it listens.
  *
  * Invariants
  * 1. SIGTERM and SIGINT drain and exit 0; the second of them ends the process at once.
- * 2. Errors are one line on stderr: exit 2 for how it was called, 1 for what went wrong.
+ * 2. Errors that keep it from starting are one line on stderr: exit 2 for how it was called, 1 for what went wrong.
  */
 import { isKofnError, KofnError, systemClock, type Clock } from '@kofn/core';
 import type { EngineName } from '@kofn/engine';
 import { isLoopback } from '@kofn/wire';
 import { Command } from 'commander';
+import { createLogger, LOG_LEVELS, type Logger } from './logs.js';
 import { parseSize, parseWhole } from './options.js';
 import { endNow } from './own-process.js';
 import { startWorker, type RunningWorker } from './start.js';
@@ -26,6 +28,8 @@ interface Flags {
   json?: boolean;
   exitWithParent?: boolean;
   allowFaults?: boolean;
+  metrics?: string;
+  logLevel: string;
 }
 
 const EXAMPLES = `
@@ -34,6 +38,7 @@ Examples:
   $ kofn worker --listen 0.0.0.0:9090 --threads 4     for masters on other machines (there is no TLS yet)
   $ kofn worker --listen 127.0.0.1:0 --json           any free port; the first line says which, as JSON
   $ kofn worker --max-memory 512MB --max-disk 2GiB    on a small board
+  $ kofn worker --metrics 127.0.0.1:9464              GET /metrics there, for Prometheus
 
 The first line of standard output is the address. SIGTERM ends it when what runs is done.`;
 
@@ -49,6 +54,8 @@ export function workerCommand(): Command {
     .option('--max-disk <size>', 'what stored shards may take (default: what is free at start)')
     .option('--max-message <size>', 'largest message taken or sent (default: 256MiB)')
     .option('--max-queue <n>', 'requests that may wait (default: 64)')
+    .option('--metrics <host:port>', 'where GET /metrics answers Prometheus (default: nowhere)')
+    .option('--log-level <level>', `what is logged on stderr: ${LOG_LEVELS.join(', ')}`, 'info')
     .option('--json', 'first line as a JSON object: address, pid, dataDir, engine, version')
     .option('--exit-with-parent', 'end at once when standard input ends')
     .option('--allow-faults', 'let whoever reaches it slow, stop and kill it: for benchmarks of failures only')
@@ -68,7 +75,8 @@ async function serve(flags: Flags): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   if (flags.exitWithParent) exitWithParent();
   try {
-    const worker = await startWorker({
+    const logger = createLogger('kofn worker', flags.logLevel);
+    const options = {
       listen: flags.listen,
       dataDir: flags.dataDir,
       engine: flags.engine as EngineName | 'auto', // startWorker checks it
@@ -78,9 +86,12 @@ async function serve(flags: Flags): Promise<void> {
       maxMessageBytes: optional('--max-message', flags.maxMessage, parseSize),
       maxQueue: optional('--max-queue', flags.maxQueue, parseWhole),
       allowFaults: flags.allowFaults,
-    });
-    drainOnSignal(worker, systemClock);
+      metrics: flags.metrics,
+    };
+    const worker = await startWorker(options, { logger });
+    drainOnSignal(worker, systemClock, logger);
     announce(worker, flags.json === true);
+    logStart(worker, logger);
   } catch (error) {
     const { message } = KofnError.from(error);
     console.error(`kofn worker: ${message.replaceAll('\n', ' ')}`);
@@ -89,38 +100,43 @@ async function serve(flags: Flags): Promise<void> {
 }
 
 function announce(worker: RunningWorker, json: boolean): void {
-  const { address, host, dataDir, engine, version, allowsFaults } = worker;
+  const { address, dataDir, engine, version, allowsFaults, metricsAddress: metrics } = worker;
   const { pid } = process;
+  const also = { ...(metrics !== undefined && { metrics }), ...(allowsFaults && { allowFaults: true }) };
+  const scraped = metrics === undefined ? '' : `, metrics on http://${metrics}/metrics`;
   const line = json
-    ? JSON.stringify({ address, pid, dataDir, engine, version, ...(allowsFaults ? { allowFaults: true } : {}) })
-    : `kofn worker listening on ${address} (pid ${pid}, engine ${engine}, shards in ${dataDir})`;
+    ? JSON.stringify({ address, pid, dataDir, engine, version, ...also })
+    : `kofn worker listening on ${address} (pid ${pid}, engine ${engine}, shards in ${dataDir}${scraped})`;
   process.stdout.write(`${line}\n`);
+}
+
+function logStart(worker: RunningWorker, logger: Logger): void {
+  const { address, host, dataDir, engine, version, allowsFaults, metricsAddress: metrics, server } = worker;
+  logger.info({ address, metrics, dataDir, engine, version, shards: server.store.list().length }, 'listening');
   if (allowsFaults) {
-    console.error(
-      `kofn worker: warning: --allow-faults: whoever reaches ${address} can slow, stop and kill this worker, and make it lose and ` +
-        'damage its replies; use it for benchmarks only',
+    logger.warn(
+      `--allow-faults: whoever reaches ${address} can slow, stop and kill this worker, and make it lose and damage its replies; ` +
+        'use it for benchmarks only',
     );
   }
   if (isLoopback(host)) return;
-  console.error(
-    `kofn worker: warning: ${address} is open to the network and there is no TLS yet; use a private network`,
-  );
+  logger.warn(`${address} is open to the network and there is no TLS yet; use a private network`);
 }
 
-function drainOnSignal(worker: RunningWorker, clock: Clock): void {
+function drainOnSignal(worker: RunningWorker, clock: Clock, logger: Logger): void {
   let isDraining = false;
   const onSignal = (signal: NodeJS.Signals) => {
     if (isDraining) endNow();
     isDraining = true;
     const since = clock.now();
-    console.error(`kofn worker: ${signal}: finishing what runs; once more to end at once`);
+    logger.info(`${signal}: finishing what runs; once more to end at once`);
     worker.close().then(
       () => {
-        console.error(`kofn worker: finished after ${Math.round(clock.now() - since)} ms`);
+        logger.info(`finished after ${Math.round(clock.now() - since)} ms`);
         process.exit(0);
       },
       (error: unknown) => {
-        console.error(`kofn worker: ${KofnError.from(error).message}`);
+        logger.error(KofnError.from(error).message);
         process.exit(1);
       },
     );

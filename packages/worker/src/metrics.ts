@@ -1,11 +1,23 @@
-/** What this worker counts, for Prometheus. Values are read from where they are kept when a scrape asks. */
-import { Counter, Gauge, Registry } from 'prom-client';
+/**
+ * What this worker counts, for Prometheus: docs/metrics.md has it as a table. Values are read from where they are kept when a scrape asks;
+ * only times are observed as they pass.
+ */
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { RequestQueue } from '@kofn/wire';
 import type { Executor } from './executor.js';
 import type { ShardStore } from './shard-store.js';
 
-export function workerMetrics(parts: { queue: RequestQueue; executor: Executor; store: ShardStore }): Registry {
-  const { queue, executor, store } = parts;
+const DURATIONS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+export interface MeasuredWorker {
+  readonly queue: RequestQueue;
+  readonly executor: Executor;
+  readonly store: ShardStore;
+  readonly isReady: boolean;
+}
+
+export function workerMetrics(worker: MeasuredWorker): Registry {
+  const { queue, executor, store } = worker;
   const registry = new Registry();
   const registers = [registry];
   new Counter({
@@ -39,9 +51,31 @@ export function workerMetrics(parts: { queue: RequestQueue; executor: Executor; 
         this.set(read());
       },
     });
+  gauge('kofn_worker_serving', 'Whether it takes requests and its engine is not stuck: 1 or 0', () =>
+    worker.isReady ? 1 : 0,
+  );
   gauge('kofn_worker_queue_waiting', 'Requests that wait for the engine', () => queue.waiting);
+  gauge('kofn_worker_queue_limit', 'Requests that may wait; more are refused (--max-queue)', () => queue.maxWaiting);
   gauge('kofn_worker_session_bytes', 'Estimated memory of the open sessions', () => executor.usedBytes);
+  gauge(
+    'kofn_worker_session_limit_bytes',
+    'What open sessions may take (--max-memory)',
+    () => executor.memoryLimitBytes,
+  );
   gauge('kofn_worker_shard_bytes', 'Bytes of the shards held', () => store.diskUsedBytes);
+  gauge('kofn_worker_shard_limit_bytes', 'What shards may take on disk (--max-disk)', () => store.diskLimitBytes);
   gauge('kofn_worker_shard_claims', 'Claims on the shards held, those without an owner included', () => store.claims);
   return registry;
+}
+
+/** Counts in `registry` how long inferences waited and ran. */
+export function inferenceTimes(registry: Registry): (queueMs: number, engineMs: number) => void {
+  const histogram = (name: string, help: string) =>
+    new Histogram({ name, help, buckets: DURATIONS, registers: [registry] });
+  const queue = histogram('kofn_worker_queue_duration_seconds', 'Wait of the inferences that ran for their turn');
+  const engine = histogram('kofn_worker_engine_duration_seconds', 'Time of inferences in the engine');
+  return (queueMs, engineMs) => {
+    queue.observe(queueMs / 1000);
+    engine.observe(engineMs / 1000);
+  };
 }

@@ -3,7 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { KofnError } from '@kofn/core';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
-import { DEFAULT_MAX_MESSAGE_BYTES, parseListen } from '@kofn/wire';
+import { DEFAULT_MAX_MESSAGE_BYTES, parseListen, type ListenAddress } from '@kofn/wire';
 
 export interface WorkerOptions {
   /** HOST:PORT; port 0 takes a free one. Default 127.0.0.1:9090. */
@@ -27,11 +27,11 @@ export interface WorkerOptions {
    * failures. Default false.
    */
   readonly allowFaults?: boolean | undefined;
+  /** HOST:PORT where `GET /metrics` answers Prometheus; port 0 takes a free one. Default: nowhere. */
+  readonly metrics?: string | undefined;
 }
 
-export interface ResolvedWorkerOptions {
-  readonly host: string;
-  readonly port: number;
+export interface ResolvedWorkerOptions extends ListenAddress {
   readonly dataDir: string;
   readonly engine: EngineName | 'auto';
   readonly threads: number;
@@ -41,6 +41,7 @@ export interface ResolvedWorkerOptions {
   readonly maxMessageBytes: number;
   readonly maxQueue: number;
   readonly allowFaults: boolean;
+  readonly metrics: ListenAddress | undefined;
   readonly cores: number;
 }
 
@@ -49,7 +50,7 @@ const MB = 1e6;
 /** Throws INVALID_ARGUMENT. */
 export function resolveOptions(options: WorkerOptions, env: NodeJS.ProcessEnv = process.env): ResolvedWorkerOptions {
   const cores = os.availableParallelism();
-  const { engine = 'auto', maxDiskBytes } = options;
+  const { engine = 'auto', maxDiskBytes, metrics } = options;
   if (engine !== 'auto' && !ENGINE_NAMES.includes(engine)) {
     throw new KofnError('INVALID_ARGUMENT', `--engine ${String(engine)}: must be auto, ${ENGINE_NAMES.join(' or ')}`);
   }
@@ -72,6 +73,7 @@ export function resolveOptions(options: WorkerOptions, env: NodeJS.ProcessEnv = 
     maxMessageBytes: inRange('--max-message', options.maxMessageBytes ?? DEFAULT_MAX_MESSAGE_BYTES, 1024, 2 ** 32 - 1),
     maxQueue: inRange('--max-queue', options.maxQueue ?? 64, 1, 65536),
     allowFaults: options.allowFaults ?? false,
+    metrics: metrics === undefined ? undefined : parseListen('--metrics', metrics),
     cores,
   };
 }

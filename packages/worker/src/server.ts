@@ -27,7 +27,8 @@ import { faultHandlers } from './fault-rpc.js';
 import { Journal } from './journal.js';
 import type { Faults } from './faults.js';
 import { checkVersion, infer, MODEL_VERSION } from './inference.js';
-import { workerMetrics } from './metrics.js';
+import type { Logger } from './logs.js';
+import { inferenceTimes, workerMetrics } from './metrics.js';
 import { RunWatch } from './run-watch.js';
 import { WorkMeter } from './work-meter.js';
 import { shardStoreHandlers } from './shard-rpc.js';
@@ -47,6 +48,7 @@ export interface WorkerParts {
   readonly cores: number;
   /** Whoever reaches the worker may bring these upon it; without them nobody may. The worker disposes of them. */
   readonly faults?: Faults | undefined;
+  readonly logger?: Logger | undefined;
 }
 
 export class WorkerServer implements AsyncDisposable {
@@ -59,6 +61,8 @@ export class WorkerServer implements AsyncDisposable {
   readonly faults: Faults | undefined;
   readonly meter: WorkMeter;
   readonly journal: Journal;
+  readonly logger: Logger | undefined;
+  readonly took: (queueMs: number, engineMs: number) => void;
   readonly #version: string;
   readonly #watch: RunWatch;
   readonly #shutdown = openController();
@@ -71,6 +75,7 @@ export class WorkerServer implements AsyncDisposable {
     this.faults = faults;
     this.#watch = new RunWatch(clock);
     this.meter = new WorkMeter(clock);
+    this.logger = parts.logger;
     this.journal = new Journal(clock);
     this.journal.started(store.list().length);
     this.#version = parts.version;
@@ -79,10 +84,12 @@ export class WorkerServer implements AsyncDisposable {
     store.onGone(name => {
       this.#watch.forget(name);
       this.journal.dropped();
+      this.logger?.info({ shard: name }, 'dropped a shard');
       return this.executor.close(name);
     });
     this.queue = new RequestQueue({ clock, maxWaiting: maxQueue });
     this.metrics = workerMetrics(this);
+    this.took = inferenceTimes(this.metrics);
     const identity = { workerId, engine: engine.name, engineVersion: engine.version, cores };
     const shards = shardStoreHandlers(this, identity);
     const serving: StreamServing = {

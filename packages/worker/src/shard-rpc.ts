@@ -19,6 +19,7 @@ import {
 import type { StoredBlob } from './blob-store.js';
 import { SESSION_BYTES, type Executor } from './executor.js';
 import type { Journal } from './journal.js';
+import type { Logger } from './logs.js';
 import type { ShardStore } from './shard-store.js';
 import type { WorkMeter } from './work-meter.js';
 
@@ -34,10 +35,10 @@ export interface WorkerIdentity {
 }
 
 export function shardStoreHandlers(
-  parts: { store: ShardStore; executor: Executor; meter: WorkMeter; journal: Journal },
+  parts: { store: ShardStore; executor: Executor; meter: WorkMeter; journal: Journal; logger: Logger | undefined },
   identity: WorkerIdentity,
 ): Pick<ServiceHandlers, 'unary' | 'clientStream'> {
-  const { store, executor, meter, journal } = parts;
+  const { store, executor, meter, journal, logger } = parts;
   return {
     unary: new Map([
       [
@@ -98,7 +99,10 @@ export function shardStoreHandlers(
           const first = await rest.next();
           const { shard, owner, block } = headerOf(first.done === true ? undefined : first.value);
           const { present } = await store.put(shard, dataOf(rest), { owner, block, signal });
-          if (!present) journal.took(owner?.model ?? '');
+          if (!present) {
+            journal.took(owner?.model ?? '');
+            logger?.info({ shard: shard.name, model: owner?.model, bytes: store.bytesOf(shard.name) }, 'took a shard');
+          }
           return codecs.putResponse.encode({ present });
         },
       ],

@@ -13,6 +13,8 @@ import { createEngine, type Engine } from '@kofn/engine';
 import { followHealth, listenGrpc, type Listening } from '@kofn/wire';
 import { Faults } from './faults.js';
 import { FsBlobStore } from './fs-blob-store.js';
+import type { Logger } from './logs.js';
+import { serveMetrics } from './metrics-endpoint.js';
 import { resolveOptions, type WorkerOptions } from './options.js';
 import { WorkerServer } from './server.js';
 import { VERSION } from './version.js';
@@ -31,21 +33,23 @@ export interface RunningWorker extends AsyncDisposable {
   readonly version: string;
   readonly server: WorkerServer;
   readonly allowsFaults: boolean;
+  /** `host:port` of `GET /metrics` as bound, when it was asked for. */
+  readonly metricsAddress: string | undefined;
   /** Drains and stops; the same promise however often it is called. */
   close(): Promise<void>;
 }
 
 /**
  * Starts a worker. Throws INVALID_ARGUMENT (an option, or a data directory in use), STORAGE, ENGINE, ADDRESS_IN_USE.
- * `parts` replaces the engine (which the worker then closes) and the clock.
+ * `parts` replaces the engine (which the worker then closes) and the clock, and says who is told what happens.
  */
 export async function startWorker(
   options: WorkerOptions = {},
-  parts: { engine?: Engine; clock?: Clock } = {},
+  parts: { engine?: Engine; clock?: Clock; logger?: Logger | undefined } = {},
 ): Promise<RunningWorker> {
   const resolved = resolveOptions(options);
   const { host, port, maxMessageBytes } = resolved;
-  const { clock = systemClock } = parts;
+  const { clock = systemClock, logger } = parts;
   const opened: AsyncDisposable[] = [];
   const closeAll = async () => {
     for (const part of opened.splice(0).reverse()) await part[Symbol.asyncDispose]();
@@ -67,10 +71,13 @@ export async function startWorker(
       maxQueue: resolved.maxQueue,
       cores: resolved.cores,
       faults: resolved.allowFaults ? new Faults(clock) : undefined,
+      logger,
     });
     opened.push(server);
+    const endpoint = resolved.metrics && (await serveMetrics(resolved.metrics, server.metrics, blobs.dataDir));
+    if (endpoint !== undefined) opened.push(endpoint); // to the end: it tells that the worker drains
     const listening = await listenGrpc(server.handlers, { host, port, maxMessageBytes, clock });
-    opened.push(followHealth(listening, () => server.isReady, clock));
+    opened.push(followHealth(listening, readiness(server), clock));
     let closed: Promise<void> | undefined;
     const close = () => (closed ??= shutDown(server, listening, clock).finally(closeAll));
     return {
@@ -82,6 +89,7 @@ export async function startWorker(
       version: VERSION,
       server,
       allowsFaults: resolved.allowFaults,
+      metricsAddress: endpoint?.address,
       close,
       [Symbol.asyncDispose]: close,
     };
@@ -89,6 +97,18 @@ export async function startWorker(
     await closeAll();
     throw error;
   }
+}
+
+/** Whether it is ready, each change said. */
+function readiness(server: WorkerServer): () => boolean {
+  let wasReady = true;
+  return () => {
+    const { isReady } = server;
+    if (isReady && !wasReady) server.logger?.info('the engine runs again');
+    else if (!isReady && wasReady) server.logger?.warn('the engine is stuck in a run: no calls until it has ended');
+    wasReady = isReady;
+    return isReady;
+  };
 }
 
 async function shutDown(server: WorkerServer, listening: Listening, clock: Clock): Promise<void> {

@@ -59,7 +59,9 @@ describe('kofn worker --allow-faults as a process', () => {
     assert.equal(signal, 'SIGKILL');
     const line = JSON.parse(await t.child.firstLine) as { allowFaults?: boolean; address: string };
     assert.equal(line.allowFaults, true);
-    const warning = new RegExp(`warning: --allow-faults: whoever reaches ${line.address} can slow, stop and kill`);
+    const warning = new RegExp(
+      `"level":"warn".*--allow-faults: whoever reaches ${line.address} can slow, stop and kill`,
+    );
     assert.match(stderr, warning);
   });
 

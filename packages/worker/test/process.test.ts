@@ -111,7 +111,17 @@ describe('kofn worker as a process', () => {
 
   it('leaves no orphan when its parent is killed with SIGKILL', async () => {
     await using folder = await temporaryFolder();
-    const args = [BIN, '--listen', '127.0.0.1:0', '--data-dir', folder.path, '--exit-with-parent', '--json'];
+    const args = [
+      BIN,
+      '--listen',
+      '127.0.0.1:0',
+      '--data-dir',
+      folder.path,
+      '--exit-with-parent',
+      '--json',
+      '--log-level',
+      'warn',
+    ];
     const script = `require('node:child_process').spawn(process.execPath, ${JSON.stringify(args)}, {
       stdio: ['pipe', 'inherit', 'inherit'],
     });`;
@@ -144,6 +154,9 @@ describe('kofn worker as a process', () => {
       [['--threads', '0'], 2, /--threads 0: must be a whole number from 1/],
       [['--max-memory', 'plenty'], 2, /--max-memory plenty: .*512MB/],
       [['--listen', 'nowhere'], 2, /--listen nowhere: must be HOST:PORT/],
+      [['--metrics', 'here'], 2, /--metrics here: must be HOST:PORT/],
+      [['--metrics', address], 1, /--metrics .*EADDRINUSE.*choose another address or port/],
+      [['--log-level', 'loud'], 2, /--log-level loud: must be one of silent, .*debug/],
       [['--bogus'], 2, /unknown option '--bogus'/],
       [['--data-dir', first.dataDir], 2, /process \d+ uses it/],
       [['--listen', address], 1, new RegExp(`${address} is taken.*choose another port`)],
@@ -167,7 +180,7 @@ describe('kofn worker as a process', () => {
     child.process.kill('SIGTERM');
     const { code, stderr } = await child.ended;
     assert.equal(code, 0);
-    assert.match(stderr, /warning: 0\.0\.0\.0:\d+ is open to the network and there is no TLS yet/);
+    assert.match(stderr, /"level":"warn".*0\.0\.0\.0:\d+ is open to the network and there is no TLS yet/);
   });
 
   it('explains itself', async () => {
