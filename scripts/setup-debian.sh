@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Debian packages that only tests need. Installs what is missing and says nothing else.
+# Debian packages that only tests need. Installs what is missing, starts no service of theirs, and says nothing when all is there.
 set -euo pipefail
 packages=(
   libonnx-testdata  # the ONNX conformance cases: test/compliance/conformance.test.ts
+  prometheus        # scrapes a master and workers, and checks the alerts: test/cluster/monitoring.test.ts
   protobuf-compiler # another implementation of protobuf: packages/wire/test/foreign.test.ts
 )
 
@@ -23,12 +24,31 @@ if [[ $EUID -ne 0 ]]; then
   command -v sudo >/dev/null || fail "it takes root, and there is no sudo"
   as_root=(sudo)
 fi
+# A package's own service would take its port (Prometheus that of `kofn worker`, 9090): this machine's policy, while apt runs, is to start
+# none, and what was enabled for the next boot is disabled again.
+policy=/usr/sbin/policy-rc.d
+own_policy=
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+clean_up() {
+  rm -f "$log"
+  [[ -z $own_policy ]] || "${as_root[@]}" rm -f "$policy"
+}
+trap clean_up EXIT
+if [[ ! -e $policy ]]; then
+  own_policy=yes
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+  "${as_root[@]}" chmod 755 "$policy"
+fi
 apt() {
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >"$log" 2>&1
+  # Another apt may hold the lock, on a machine that updates itself.
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1
 }
 if ! { apt update && apt install -y --no-install-recommends "${missing[@]}"; }; then
   cat "$log" >&2
   fail "apt-get failed as above"
 fi
+for package in "${missing[@]}"; do
+  if [[ -e /lib/systemd/system/$package.service || -e /etc/init.d/$package ]]; then
+    "${as_root[@]}" update-rc.d "$package" disable >"$log" 2>&1 || { cat "$log" >&2; fail "its service stays enabled"; }
+  fi
+done
