@@ -15,6 +15,7 @@ describe('a request whose workers fail', () => {
       assert.deepEqual(report.recovered, { lost: [], late: [1] });
       assert.deepEqual([report.decodeSet, report.erasures, report.computedHere], [[0, 2, 3, 4], [], []]);
       assert.ok(report.arrivals.every(({ worker }) => worker !== 1));
+      assert.deepEqual(report.unanswered, [{ block: 1, worker: 1 }]);
       workers.resume(1);
       await exact(layer);
     }));

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { sleep, systemClock } from '@kofn/core';
 import { layerModel } from '@kofn/graph';
-import { codedLayer, connect, planModel, type EventKind, type Plan, type WorkerSpeed } from 'kofn';
+import { codedLayer, connect, planModel, type EventKind, type LayerReport, type Plan, type WorkerSpeed } from 'kofn';
 import { describe, it } from 'mocha';
 import { exact, weights } from '../support/dense-layer.js';
 import { faultyWorkers } from '../support/lossy-cluster.js';
@@ -35,7 +35,15 @@ describe('a slow worker', () => {
       told.set(kind, { message, speed: { ...cluster.workers[SLOW]!.speed }, metrics: metrics.metrics() });
     });
     // Nobody waits for it: what it takes is told by replies that come too late.
-    while (!told.has('straggler')) await exact(layer);
+    const reports: LayerReport[] = [];
+    while (!told.has('straggler')) reports.push(await exact(layer));
+    const unanswered = reports.flatMap(report => report.unanswered);
+    const late = unanswered.filter(({ worker, lateMs }) => worker === SLOW && lateMs !== undefined);
+    assert.ok(late.length >= 8, JSON.stringify(unanswered));
+    assert.ok(
+      late.every(({ lateMs }) => lateMs! > runMs - 2),
+      JSON.stringify(late),
+    );
     const { message, speed, ...scraped } = told.get('straggler')!;
     assert.match(message, /worker 1 .* is a straggler: its blocks take \d+\.\d times as long/);
     assert.ok(speed.isStraggler && speed.slowness! >= 2 && speed.inTime! < 1, JSON.stringify(speed));

@@ -61,5 +61,6 @@ export {
   type Erasure,
   type Rejection,
   type Speeds,
+  type Unanswered,
 } from '@kofn/master';
 export type { Clock } from '@kofn/core';

@@ -148,6 +148,7 @@ export class CodedModel implements AsyncDisposable {
     const { outputs, layers, segments, spans } = await this.#deployment.run(inputs, {
       request,
       id,
+      startedAt: start,
       signal: scope.signal,
       deadlineAt: start + deadlineMs,
       clock,

@@ -34,7 +34,7 @@ import { GroupOutputs } from './group-outputs.js';
 import { Hedging, type Hedge } from './hedge.js';
 import { lacksRoom, room } from './room.js';
 import { returned, substitute } from './recover.js';
-import { rejectedOf, type Arrival, type Erasure, type LayerReport } from './report.js';
+import { rejectedOf, type Arrival, type AskedCall, type Erasure, type LayerReport } from './report.js';
 import { localSpans, spansOf, type CallTimes } from './spans.js';
 import { ReplyCheck } from './verification.js';
 import { ANSWERED, callWorker, type RequestContext } from './worker-call.js';
@@ -61,6 +61,8 @@ class GroupCall {
   readonly #start: number;
   readonly #arrivals: Arrival[] = [];
   readonly #erasures: Erasure[] = [];
+  /** Calls that have neither been answered nor failed; a reply that comes behind the answer is told in them. */
+  readonly #open = new Set<AskedCall>();
   /** Parity blocks that wait for late data blocks, while the systematic grace lasts. */
   readonly #held: { block: number; values: readonly Float32Array[] }[] = [];
   #isHolding: boolean;
@@ -133,8 +135,10 @@ class GroupCall {
       r: code.r,
       ms,
       spans: isOurs ? localSpans(ms) : spansOf(this.#last!, this.#start, end),
+      startMs: this.#start - this.#context.startedAt,
       arrivals: [...this.#arrivals],
       erasures: [...this.#erasures],
+      unanswered: [...this.#open],
       rejected: rejectedOf(this.#erasures),
       computedHere,
       resent: ascending([...this.#resent, ...(this.#hedging?.lost ?? [])]),
@@ -170,6 +174,8 @@ class GroupCall {
    */
   #callWorker(block: number, worker: number, signal: Signal, { lacks = false } = {}): Promise<void> {
     const connection = this.#context.connections[worker]!;
+    const asked: AskedCall = { block, worker };
+    this.#open.add(asked);
     return callWorker(this.#context, connection, {
       shard: this.#group.shards[block]!.name,
       layer: this.#group.layers[0]!.name,
@@ -187,8 +193,9 @@ class GroupCall {
         const values = this.#outputs.verified(outputs);
         return this.#check?.look(connection, block, values)?.then(() => values) ?? values;
       },
-      take: (values, times) => this.#arrive(block, worker, values, times),
-      onFailure: (code, message) => this.#erasures.push({ block, worker, code, message }),
+      take: (values, times) => this.#arrive(asked, values, times),
+      onLate: ({ queueMs }, atMs) => (asked.lateMs = atMs - this.#start - queueMs),
+      onFailure: (code, message) => this.#open.delete(asked) && this.#erasures.push({ block, worker, code, message }),
     });
   }
 
@@ -197,7 +204,10 @@ class GroupCall {
     return new EncodedInputs({ x: input }, { macs, requestId: this.#context.id });
   }
 
-  #arrive(block: number, worker: number, values: readonly Float32Array[], times: CallTimes): void {
+  #arrive(asked: AskedCall, values: readonly Float32Array[], times: CallTimes): void {
+    const { block, worker } = asked;
+    this.#open.delete(asked);
+    asked.lateMs = times.verifiedAt - this.#start - (times.worker?.queueMs ?? 0); // an audit's may come behind the answer
     this.#audit?.take(block, this.#context.connections[worker]!, values);
     if (this.#isHolding && block >= this.#group.code.k) this.#held.push({ block, values });
     else if (!this.#outputs.accept(block, values)) return;

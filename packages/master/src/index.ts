@@ -43,7 +43,7 @@ export type {
   VerifyChoice,
 } from './options.js';
 export { ASSUMED_SPEEDS, type Costs, type LayerPlan, type Plan, type SegmentPlan, type Speeds } from './plan.js';
-export type { Arrival, Erasure, LayerReport, Rejection, RunReport, SegmentReport } from './report.js';
+export type { Arrival, Erasure, LayerReport, Rejection, RunReport, SegmentReport, Unanswered } from './report.js';
 export type { Spans } from './spans.js';
 export type { WorkerSpeed } from './speeds.js';
 export type { Fleet, WorkerView } from './fleet.js';

@@ -21,6 +21,17 @@ export interface Erasure {
   readonly message: string;
 }
 
+/** A call that was given up when the output could be decoded without it. */
+export interface Unanswered {
+  readonly block: number;
+  readonly worker: number;
+  /**
+   * Its reply came after all: from the layer's dispatch, without its wait behind other requests at the worker. Absent until that is
+   * known, which is after the answer; for good when the worker had not begun, is gone, or tells no times.
+   */
+  readonly lateMs?: number;
+}
+
 /** A reply that its fingerprint showed not to be its block (`verify`): an erasure, too. */
 export interface Rejection {
   readonly block: number;
@@ -32,6 +43,8 @@ export interface LayerReport {
   readonly code: CodeName;
   readonly k: number;
   readonly r: number;
+  /** From the request's start to this layer's dispatch. */
+  readonly startMs: number;
   /** From dispatch to the decoded output. */
   readonly ms: number;
   /** Where that time went. */
@@ -39,6 +52,8 @@ export interface LayerReport {
   /** Replies up to the one that completed the decode set, in order of arrival. */
   readonly arrivals: readonly Arrival[];
   readonly erasures: readonly Erasure[];
+  /** Calls that nobody waited for any more. */
+  readonly unanswered: readonly Unanswered[];
   readonly rejected: readonly Rejection[];
   /** Blocks that the output was decoded from, ascending; those computed by the master included. */
   readonly decodeSet: readonly number[];
@@ -82,6 +97,13 @@ export interface RunReport {
 /** How a request to a model ended: with an answer's report, or a failure's code. */
 export type RequestEnd =
   { readonly model: string; readonly report: RunReport } | { readonly model: string; readonly code: ErrorCode };
+
+/** A call while it may still be answered. */
+export interface AskedCall {
+  readonly block: number;
+  readonly worker: number;
+  lateMs?: number;
+}
 
 const NONE: readonly Rejection[] = [];
 

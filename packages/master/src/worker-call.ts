@@ -19,6 +19,8 @@ export interface RequestContext {
   readonly request: number;
   /** The caller's own, which workers are told. */
   readonly id?: string | undefined;
+  /** Clock time at which it began. */
+  readonly startedAt: number;
   /** Aborts when the caller cancels or the deadline passes. */
   readonly signal: Signal;
   /** Clock time at which the request must have ended. */
@@ -52,6 +54,8 @@ export interface WorkerCall<T> {
   /** What is wanted of the reply, at once or when it is known. Throws what is wrong with it. */
   verify(reply: InferReply): T | Promise<T>;
   take(value: T, times: CallTimes): void;
+  /** The call was cancelled, and its worker had begun: what that says of its time, and the clock time at which it says so. */
+  onLate?(times: WorkerTimes, atMs: number): void;
   /** Not when the call was cancelled. */
   onFailure(code: ErrorCode, message: string): void;
 }
@@ -84,7 +88,11 @@ export async function callWorker<T>(
         call.onWritten(frameBytes);
         hooks.afterWrite?.(told);
       },
-      onLate: worker => speed.late(seen(worker, clock.now())),
+      onLate: worker => {
+        const atMs = clock.now();
+        speed.late(seen(worker, atMs));
+        call.onLate?.(worker, atMs);
+      },
     });
     const sentAt = clock.now();
     const seen = (worker: WorkerTimes, atMs: number): SeenCall => ({ callMs: atMs - sentAt, bytes, worker, block });
