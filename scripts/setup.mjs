@@ -3,7 +3,7 @@
 //   --force-build   build even when nothing seems to have changed
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import path from 'node:path';
 
@@ -39,10 +39,30 @@ function build() {
   if (!built) console.error('kofn: building (once) …');
   if (process.argv.includes('--force-build')) args.push('--force');
   run(process.execPath, args);
+  buildPage();
   // Files that packages read at run time and that live at the root of the repository.
   copy(at('protos'), at('packages', 'wire', 'protos'));
   copy(at('bench', 'failure'), at('packages', 'cli', 'configs'), file => /(failure|\.yaml)$/.test(file));
   copy(at('models'), at('packages', 'cli', 'models'), file => !/(\.py|check-fashion-cnn\.mjs)$/.test(file));
+}
+
+/** The web page, when what it is made of has changed. */
+function buildPage() {
+  const folder = at('packages', 'dashboard');
+  const sources = [
+    at('package-lock.json'),
+    ...['index.html', 'package.json', 'vite.config.js'].map(name => path.join(folder, name)),
+    ...readdirSync(path.join(folder, 'src')).map(name => path.join(folder, 'src', name)),
+    ...['images', 'labels'].map(name => at('models', `fashion-test-${name}.npy`)),
+  ];
+  const hash = createHash('sha256');
+  for (const source of sources) hash.update(source.slice(root.length)).update(readFileSync(source));
+  const digest = hash.digest('hex');
+  const stamp = path.join(folder, 'dist', '.page');
+  const isBuilt = existsSync(stamp) && readFileSync(stamp, 'utf8') === digest;
+  if (isBuilt && !process.argv.includes('--force-build')) return;
+  run(process.execPath, [at('node_modules', 'vite', 'bin', 'vite.js'), 'build', folder]);
+  writeFileSync(stamp, digest);
 }
 
 function copy(from, to, filter = () => true) {

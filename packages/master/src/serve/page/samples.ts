@@ -1,0 +1,105 @@
+/**
+ * The requests that the page shows: all while they are few, at most twenty a second of more. A request is told some time after its answer,
+ * when most replies that nobody needed have come too.
+ */
+import type { Clock } from '@kofn/core';
+import type { ReplyLine, RequestLine, StepLine } from '@kofn/dashboard';
+import type { LayerReport } from '../../report.js';
+import type { EndedRequest } from '../served.js';
+import { stepsOf } from './waiting.js';
+
+export const SAMPLES_PER_SECOND = 20;
+/** Between the answer and the telling. */
+export const TELL_AFTER_MS = 250;
+const KEPT = 32;
+
+interface Sample {
+  readonly number: number;
+  readonly request: EndedRequest;
+  readonly endedAtMs: number;
+}
+
+export class Samples {
+  readonly #clock: Clock;
+  readonly #kept: Sample[] = [];
+  #ended = 0;
+  /** A bucket that fills at the rate, and holds a second's worth. */
+  #tokens = SAMPLES_PER_SECOND;
+  #filledAtMs: number;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#filledAtMs = clock.now();
+  }
+
+  ended(request: EndedRequest): void {
+    const number = this.#ended++;
+    const now = this.#clock.now();
+    const filled = this.#tokens + ((now - this.#filledAtMs) * SAMPLES_PER_SECOND) / 1000;
+    this.#tokens = Math.min(SAMPLES_PER_SECOND, filled);
+    this.#filledAtMs = now;
+    if (this.#tokens < 1) return;
+    this.#tokens--;
+    this.#kept.push({ number, request, endedAtMs: now });
+    if (this.#kept.length > KEPT) this.#kept.shift();
+  }
+
+  /** Those that can be told by now with a number above `after`, oldest first; at most the last 32. */
+  since(after: number): RequestLine[] {
+    const isTold = this.#clock.now() - TELL_AFTER_MS;
+    const told = this.#kept.filter(({ number, endedAtMs }) => number > after && endedAtMs <= isTold);
+    return told.map(({ number, request }) => requestLine(number, request));
+  }
+}
+
+export function requestLine(number: number, request: EndedRequest): RequestLine {
+  const { id, model, version, atMs, ms, queueMs, error, report } = request;
+  return {
+    number,
+    id,
+    model,
+    version,
+    atMs: rounded(atMs),
+    ms: rounded(ms),
+    queueMs: rounded(queueMs),
+    error: error ?? null,
+    steps: stepsOf(report?.layers ?? []).map(stepLine),
+  };
+}
+
+function stepLine(layers: readonly LayerReport[]): StepLine {
+  const { code, k, r, startMs, ms, arrivals, erasures, unanswered, computedHere } = layers[0]!;
+  const late = new Set(layers.flatMap(({ recovered }) => recovered.late));
+  const lost = new Set(layers.flatMap(({ recovered }) => recovered.lost));
+  const readyMs = arrivals.at(-1)?.ms;
+  const replies: ReplyLine[] = [
+    ...arrivals.map(
+      arrival => ({ ...arrival, kind: 'arrived', ms: rounded(arrival.ms), isRecovered: false }) satisfies ReplyLine,
+    ),
+    ...erasures.map(
+      ({ worker, block, code: error }) =>
+        ({ worker, block, kind: 'failed', ms: null, isRecovered: lost.has(block), error }) satisfies ReplyLine,
+    ),
+    ...unanswered.map(({ worker, block, lateMs }) => {
+      const came = lateMs === undefined ? null : rounded(Math.max(lateMs, readyMs ?? 0));
+      return { worker, block, kind: 'cancelled', ms: came, isRecovered: late.has(block) } satisfies ReplyLine;
+    }),
+  ];
+  return {
+    layers: layers.map(({ name }) => name),
+    code,
+    k,
+    n: k + r,
+    startMs: rounded(startMs),
+    ms: rounded(ms),
+    readyMs: readyMs === undefined ? null : rounded(readyMs),
+    replies,
+    computedHere,
+    errorGain: Math.max(...layers.map(({ errorGain }) => errorGain)),
+  };
+}
+
+/** To a microsecond's tens, for the message is made of text. */
+function rounded(ms: number): number {
+  return Math.round(ms * 100) / 100;
+}
