@@ -10,7 +10,7 @@ import { useWidth } from './use-width.js';
 
 /** A new request is shown so often: to be read, not only seen. */
 const SHOW_EVERY_MS = 450;
-const MOST_SMALL = 14;
+const MOST_SMALL = 12;
 
 interface LanesProps {
   readonly requests: readonly RequestLine[];

@@ -1,9 +1,9 @@
 /**
- * The requests that the page shows: all while they are few, at most twenty a second of more. A request is told some time after its answer,
- * when most replies that nobody needed have come too.
+ * The requests that the page shows: all while they are few, at most twenty a second of more, and as many again of those that the page
+ * itself made. A request is told some time after its answer, when most replies that nobody needed have come too.
  */
 import type { Clock } from '@kofn/core';
-import type { ReplyLine, RequestLine, StepLine } from '@kofn/dashboard';
+import { PAGE_REQUEST, type ReplyLine, type RequestLine, type StepLine } from '@kofn/dashboard';
 import type { LayerReport } from '../../report.js';
 import type { EndedRequest } from '../served.js';
 import { stepsOf } from './waiting.js';
@@ -22,24 +22,21 @@ interface Sample {
 export class Samples {
   readonly #clock: Clock;
   readonly #kept: Sample[] = [];
+  readonly #pages: TokenBucket;
+  readonly #others: TokenBucket;
   #ended = 0;
-  /** A bucket that fills at the rate, and holds a second's worth. */
-  #tokens = SAMPLES_PER_SECOND;
-  #filledAtMs: number;
 
   constructor(clock: Clock) {
     this.#clock = clock;
-    this.#filledAtMs = clock.now();
+    this.#pages = new TokenBucket(SAMPLES_PER_SECOND, clock.now());
+    this.#others = new TokenBucket(SAMPLES_PER_SECOND, clock.now());
   }
 
   ended(request: EndedRequest): void {
     const number = this.#ended++;
     const now = this.#clock.now();
-    const filled = this.#tokens + ((now - this.#filledAtMs) * SAMPLES_PER_SECOND) / 1000;
-    this.#tokens = Math.min(SAMPLES_PER_SECOND, filled);
-    this.#filledAtMs = now;
-    if (this.#tokens < 1) return;
-    this.#tokens--;
+    const bucket = request.id.startsWith(PAGE_REQUEST) ? this.#pages : this.#others;
+    if (!bucket.take(now)) return;
     this.#kept.push({ number, request, endedAtMs: now });
     if (this.#kept.length > KEPT) this.#kept.shift();
   }
@@ -49,6 +46,29 @@ export class Samples {
     const isTold = this.#clock.now() - TELL_AFTER_MS;
     const told = this.#kept.filter(({ number, endedAtMs }) => number > after && endedAtMs <= isTold);
     return told.map(({ number, request }) => requestLine(number, request));
+  }
+}
+
+/** Fills at a rate, and holds a second's worth. */
+class TokenBucket {
+  readonly #perSecond: number;
+  #tokens: number;
+  #filledAtMs: number;
+
+  constructor(perSecond: number, nowMs: number) {
+    this.#perSecond = perSecond;
+    this.#tokens = perSecond;
+    this.#filledAtMs = nowMs;
+  }
+
+  /** Whether there was one. */
+  take(nowMs: number): boolean {
+    const filled = this.#tokens + ((nowMs - this.#filledAtMs) * this.#perSecond) / 1000;
+    this.#tokens = Math.min(this.#perSecond, filled);
+    this.#filledAtMs = nowMs;
+    if (this.#tokens < 1) return false;
+    this.#tokens--;
+    return true;
   }
 }
 
