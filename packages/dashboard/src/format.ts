@@ -4,7 +4,7 @@ const NOT_KNOWN = '–';
 
 export function ms(value: number | null): string {
   if (value === null) return NOT_KNOWN;
-  if (value >= 10_000) return `${(value / 1000).toFixed(1)} s`;
+  if (value >= 1_000) return `${(value / 1000).toFixed(value >= 10_000 ? 1 : 2)} s`;
   return `${value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2)} ms`;
 }
 

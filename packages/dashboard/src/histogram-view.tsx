@@ -5,7 +5,7 @@ import { logTicks } from './ticks.js';
 import type { Waits } from './protocol.js';
 import { useWidth } from './use-width.js';
 
-const [TOP, HEIGHT, LOST_WIDTH] = [6, 118, 46];
+const [TOP, HEIGHT, LOST_WIDTH] = [16, 124, 46];
 
 export function HistogramCard({ waits }: { readonly waits: Waits | undefined }) {
   return (
@@ -27,8 +27,8 @@ function Drawing({ waits }: { readonly waits: Waits }) {
   const { edgesMs, first, all, lost } = waits;
   const plot = width - LOST_WIDTH;
   const bar = plot / Math.max(1, first.length);
-  const most = Math.max(1, ...first, ...all, lost);
-  const tall = (count: number) => (count / most) * (HEIGHT - TOP);
+  const most = Math.max(1, ...first, ...all);
+  const tall = (count: number) => (Math.min(count, most) / most) * (HEIGHT - TOP);
   const outline = all
     .map((count, index) => `${index === 0 ? 'M0 ' : 'V'}${HEIGHT - tall(count)}H${(index + 1) * bar}`)
     .join('');
@@ -49,6 +49,11 @@ function Drawing({ waits }: { readonly waits: Waits }) {
         ))}
         {all.length > 0 && <path class="all" d={`${outline}V${HEIGHT}`} />}
         <rect class="never" x={plot + 10} y={HEIGHT - tall(lost)} width={LOST_WIDTH - 16} height={tall(lost)} />
+        {lost > 0 && (
+          <text class="tick-name lost-text" x={plot + LOST_WIDTH / 2 + 2} y={HEIGHT - tall(lost) - 4}>
+            {lost}
+          </text>
+        )}
         <path class="axis" d={`M0 ${HEIGHT}H${plot}M${plot + 8} ${HEIGHT}H${width}`} />
         {ticks.map(ms => (
           <text key={ms} class="tick-name" x={Math.max(8, xOf(ms))} y={HEIGHT + 15}>

@@ -7,6 +7,7 @@ export interface Samples {
   readonly count: number;
   readonly width: number;
   readonly height: number;
+  readonly classes: number;
   picture(index: number): ImageData;
   /** The number of its class. */
   label(index: number): number;
@@ -21,6 +22,7 @@ export async function loadSamples(): Promise<Samples> {
     count,
     width,
     height,
+    classes: Math.max(...labels!.data) + 1,
     picture(index) {
       const rgba = new Uint8ClampedArray(4 * pixels).fill(255);
       for (let at = 0; at < pixels; at++) rgba.fill(images!.data[index * pixels + at]!, 4 * at, 4 * at + 3);

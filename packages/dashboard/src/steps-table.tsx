@@ -13,8 +13,12 @@ export function StepsTable({ request }: { readonly request: RequestLine }) {
             <tr>
               <th scope="col">Layer</th>
               <th scope="col">Needs</th>
-              <th scope="col">Begins</th>
-              <th scope="col">Ready after</th>
+              <th scope="col" class="number">
+                Begins
+              </th>
+              <th scope="col" class="number">
+                Ready after
+              </th>
               <th scope="col">Replies, in order</th>
               <th scope="col">Not waited for</th>
             </tr>
@@ -26,8 +30,8 @@ export function StepsTable({ request }: { readonly request: RequestLine }) {
                 <td>
                   {step.k} of {step.n}
                 </td>
-                <td>{format.ms(step.startMs)}</td>
-                <td>{format.ms(step.readyMs)}</td>
+                <td class="number">{format.ms(step.startMs)}</td>
+                <td class="number">{format.ms(step.readyMs)}</td>
                 <td>{repliesIn(step, 'arrived')}</td>
                 <td>
                   {[repliesIn(step, 'cancelled'), repliesIn(step, 'failed'), here(step)].filter(Boolean).join('; ')}

@@ -34,7 +34,7 @@ export interface Trial {
   readonly input: ImageInput;
   readonly options: Preprocessing;
   readonly video: HTMLVideoElement;
-  /** What the picture is taken from, and what the model sees of it. */
+  /** Shown with the answer: a sample, and what the model saw of a picture. */
   readonly picture: HTMLCanvasElement;
   readonly seen: HTMLCanvasElement;
   onOutcome(outcome: Outcome): void;
@@ -46,6 +46,7 @@ interface Frame {
   readonly width: number;
   readonly height: number;
   readonly truth: string | undefined;
+  readonly sample: ImageData | undefined;
 }
 
 /** Until `signal` aborts. Throws what keeps it from beginning: no camera, or no leave to use it. */
@@ -65,8 +66,9 @@ export async function run(trial: Trial, signal: AbortSignal): Promise<void> {
 }
 
 async function classify(trial: Trial, frame: Frame, signal: AbortSignal): Promise<Omit<Outcome, 'picture'>> {
-  const { input, model, version, connection } = trial;
-  const bytes = tensorBytes(lookAt(trial, frame), input, trial.options);
+  const { input, model, version, connection, picture, seen } = trial;
+  const sight = lookAt(input, frame);
+  const bytes = tensorBytes(sight.data, input, trial.options);
   const id = `${PAGE_REQUEST}${crypto.getRandomValues(new Uint32Array(1))[0]!.toString(36)}`;
   const tensor = { name: input.name, datatype: input.datatype, shape: shapeOf(input), bytes };
   const outputs = model.outputs.map(({ name }) => name);
@@ -81,19 +83,25 @@ async function classify(trial: Trial, frame: Frame, signal: AbortSignal): Promis
   if (!response.ok) throw new Error(await errorOf(response));
   const answer = inferAnswer(response.headers, await response.arrayBuffer());
   const ms = performance.now() - begun;
+  show(seen, sight);
+  if (frame.sample !== undefined) show(picture, frame.sample);
   const classes = classesIn(classOutput(answer.outputs, model.labels)?.values ?? [], model.labels);
   return { classes, ms, truth: frame.truth };
 }
 
-/** Draws what the model sees, and returns its pixels. */
-function lookAt({ seen, input }: Trial, { image, width, height }: Frame): Uint8ClampedArray {
-  if (seen.width !== input.width) seen.width = input.width;
-  if (seen.height !== input.height) seen.height = input.height;
-  const context = seen.getContext('2d', { willReadFrequently: true })!;
+/** What the model sees of it: the middle, made to fit. */
+function lookAt(input: ImageInput, { image, width, height }: Frame): ImageData {
+  const context = new OffscreenCanvas(input.width, input.height).getContext('2d', { willReadFrequently: true })!;
   context.imageSmoothingQuality = 'high';
   const middle = middleOf({ width, height }, input);
   context.drawImage(image, middle.x, middle.y, middle.width, middle.height, 0, 0, input.width, input.height);
-  return context.getImageData(0, 0, input.width, input.height).data;
+  return context.getImageData(0, 0, input.width, input.height);
+}
+
+function show(canvas: HTMLCanvasElement, image: ImageData): void {
+  if (canvas.width !== image.width) canvas.width = image.width;
+  if (canvas.height !== image.height) canvas.height = image.height;
+  canvas.getContext('2d')!.putImageData(image, 0, 0);
 }
 
 async function cameraFrames(video: HTMLVideoElement, signal: AbortSignal): Promise<() => Frame> {
@@ -107,23 +115,25 @@ async function cameraFrames(video: HTMLVideoElement, signal: AbortSignal): Promi
   else signal.addEventListener('abort', stop, { once: true });
   video.srcObject = stream;
   await video.play();
-  return () => ({ image: video, width: video.videoWidth, height: video.videoHeight, truth: undefined });
+  return () => ({
+    image: video,
+    width: video.videoWidth,
+    height: video.videoHeight,
+    truth: undefined,
+    sample: undefined,
+  });
 }
 
-async function sampleFrames({ picture, model }: Trial): Promise<(index: number) => Frame> {
+async function sampleFrames({ model }: Trial): Promise<(index: number) => Frame> {
   const samples = await loadSamples();
   const { width, height, count } = samples;
-  Object.assign(picture, { width, height });
-  const context = picture.getContext('2d')!;
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext('2d')!;
+  const labels = model.labels?.length === samples.classes ? model.labels : undefined;
   return index => {
-    const sample = index % count;
-    context.putImageData(samples.picture(sample), 0, 0);
-    return {
-      image: picture,
-      width,
-      height,
-      truth: model.labels?.length === 10 ? model.labels[samples.label(sample)] : undefined,
-    };
+    const sample = samples.picture(index % count);
+    context.putImageData(sample, 0, 0);
+    return { image: canvas, width, height, truth: labels?.[samples.label(index % count)], sample };
   };
 }
 
