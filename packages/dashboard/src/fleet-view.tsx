@@ -36,13 +36,13 @@ export function FleetCard({ workers, health, onFault }: FleetProps) {
             <tr>
               <th scope="col">Worker</th>
               <th scope="col">State</th>
-              <th scope="col" class="number">
+              <th scope="col" class="number wide">
                 MAC/s
               </th>
-              <th scope="col" class="number">
+              <th scope="col" class="number wide">
                 Round trip
               </th>
-              <th scope="col" class="number">
+              <th scope="col" class={onFault === undefined ? 'number' : 'number wide'}>
                 In time
               </th>
               {onFault !== undefined && <th scope="col">Faults</th>}
@@ -97,9 +97,9 @@ function Row({ worker, onFault }: RowProps) {
         </span>
         {isStraggler && <span class="badge straggler">{format.times(slowness)} slow</span>}
       </td>
-      <td class="number">{format.big(macsPerSecond)}</td>
-      <td class="number">{format.ms(rttMs)}</td>
-      <td class="number">{format.part(inTime)}</td>
+      <td class="number wide">{format.big(macsPerSecond)}</td>
+      <td class="number wide">{format.ms(rttMs)}</td>
+      <td class={onFault === undefined ? 'number' : 'number wide'}>{format.part(inTime)}</td>
       {onFault !== undefined && (
         <td class="buttons">
           {FAULT_ACTIONS.map(action => (
