@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { serverMetrics } from '@kofn/master/serve/metrics';
+import { serverMetrics } from '@kofn/master/serve';
 import { endpointMetrics, startWorker, type RunningWorker } from '@kofn/worker';
 import { connect, type Cluster } from 'kofn';
 import { after, before, describe, it } from 'mocha';

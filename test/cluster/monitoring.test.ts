@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { registerMetrics } from '@kofn/master/serve/metrics';
+import { registerMetrics } from '@kofn/master/serve';
 import { startWorker, type RunningWorker } from '@kofn/worker';
 import { fastify, type FastifyInstance } from 'fastify';
 import {

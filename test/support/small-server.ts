@@ -1,6 +1,6 @@
 /** A server around a model, as small as can be: requests one after another, no queue. What registers itself at a server is tested on it. */
 import { KofnError } from '@kofn/core';
-import type { EndedRequest, ServerView } from '@kofn/master/serve/served';
+import type { EndedRequest, ServerView } from '@kofn/master/serve';
 import type { Cluster, CodedModel, RunReport } from 'kofn';
 
 export class SmallServer implements ServerView {
