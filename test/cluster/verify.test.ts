@@ -189,6 +189,15 @@ describe('verify', () => {
       [0, 0],
       [0, 0],
     ]);
+    spoil = { 1: flipsBit };
+    await answers(layer, input, oracle);
+    cluster.release(1); // before that answer has been looked into: it does not count any more
+    await answers(layer, input, oracle);
+    spoil = { 2: flipsBit };
+    await answers(layer, input, oracle);
+    await until(cluster, () => cluster.workers[2]!.wrongAnswers === 1); // answers are looked into one after the other
+    assert.equal(cluster.workers[1]!.wrongAnswers, 3);
+    assert.equal(cluster.workers[1]!.state, 'ready');
     await fails(
       Promise.resolve().then(() => cluster.release(5)),
       'INVALID_ARGUMENT',

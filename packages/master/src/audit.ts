@@ -280,6 +280,8 @@ export class Audit implements Disposable {
     const message = `replies of workers ${workers.join(', ')} to layer ${layer}, request ${this.#request}, do not fit together; ${who}`;
     const about = isNamed ? { worker: connection.index } : {};
     auditor.parts.tell({ kind: 'audit-failed', layer, request: this.#request, workers, ...about, message });
-    if (isNamed) auditor.parts.suspect({ connection, layer, block, input: this.#input!, values, local, outputs });
+    const { releases } = connection.trust;
+    if (isNamed)
+      auditor.parts.suspect({ connection, releases, layer, block, input: this.#input!, values, local, outputs });
   }
 }

@@ -8,6 +8,8 @@ export class Trust {
   wrongAnswers = 0;
   /** Replies that failed their check and were right. */
   falseAlarms = 0;
+  /** How often it was released: what was answered before says nothing of the worker after. */
+  releases = 0;
   /** Since it was last released. */
   #strikes = 0;
   /** Why it is not to be believed any more. */
@@ -34,6 +36,7 @@ export class Trust {
   }
 
   release(): void {
+    this.releases++;
     this.#strikes = 0;
     this.#distrust = undefined;
   }

@@ -26,6 +26,8 @@ const MAX_SUSPICIONS = 8;
 /** A reply that is not believed. */
 export interface Suspicion {
   readonly connection: Connection;
+  /** How often the worker had been released when it replied. */
+  readonly releases: number;
   /** Names of the layers, for people. */
   readonly layer: string;
   readonly block: number;
@@ -103,7 +105,17 @@ export class ReplyCheck {
       if (off <= 1) return;
       const { name: layer } = this.#outputs;
       const input = copyOf(this.#outputs.input);
-      this.#suspicions.push({ connection, layer, block, input, values, local: this.#local, outputs: this.#outputs });
+      const { releases } = connection.trust;
+      this.#suspicions.push({
+        connection,
+        releases,
+        layer,
+        block,
+        input,
+        values,
+        local: this.#local,
+        outputs: this.#outputs,
+      });
       const much = off < 1000 ? `${off.toFixed(1)} times` : 'far beyond';
       throw new KofnError(
         'WRONG_ANSWER',
@@ -166,9 +178,11 @@ export class Investigation implements AsyncDisposable {
   }
 }
 
-async function confirm({ connection, layer, block, input, values, local, outputs }: Suspicion): Promise<void> {
-  if (connection.trust.distrust !== undefined) return;
+async function confirm(suspicion: Suspicion): Promise<void> {
+  const { connection, releases, layer, block, input, values, local, outputs } = suspicion;
+  if (connection.trust.distrust !== undefined || connection.trust.releases !== releases) return;
   const own = outputs.own(await local.run(block, input));
+  if (connection.trust.releases !== releases) return;
   if (own.every((mine, index) => agrees(mine, values[index]!))) connection.judged();
   else connection.judged(`layer ${layer}, block ${block}`);
 }
