@@ -4,7 +4,11 @@ set -euo pipefail
 packages=(
   libonnx-testdata  # the ONNX conformance cases: test/compliance/conformance.test.ts
   prometheus        # scrapes a master and workers, and checks the alerts: test/cluster/monitoring.test.ts
-  protobuf-compiler # another implementation of protobuf: packages/wire/test/foreign.test.ts
+  protobuf-compiler # another implementation of protobuf: packages/wire/test/foreign.test.ts, test/serve/foreign-clients.test.ts
+  protobuf-compiler-grpc # stubs for a client in Python: test/serve/foreign-clients.test.ts
+  python3-grpcio    # that client's gRPC: test/serve/foreign-clients.test.ts
+  curl              # a client over HTTP: test/serve/foreign-clients.test.ts
+  openssl           # a certificate for TLS: test/serve/access.test.ts
 )
 
 missing=()

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { credentials, type ServiceError } from '@grpc/grpc-js';
 import type { ServerOptions } from '@kofn/master/serve';
@@ -65,15 +66,23 @@ describe('access to a server', () => {
   });
 
   it('has headers that keep a page to itself, and lets no page of another site in', async () => {
-    const html = await serving({ models: [], grpc: undefined }, 1);
+    const html = await serving({ models: [], grpc: undefined }, 1, app => {
+      app.get('/', (_request, reply) => reply.type('text/html').send('<!doctype html>'));
+    });
     try {
       const ask = (headers: Record<string, string>) => fetch(`http://${html.http}/v2`, { headers });
       const own = await ask({ origin: `http://${html.http}` });
       assert.deepEqual([own.status, own.headers.get('x-content-type-options')], [200, 'nosniff']);
+      const page = await fetch(`http://${html.http}/`);
+      assert.match(page.headers.get('content-security-policy')!, /^default-src 'none'; .*frame-ancestors 'none'$/);
       for (const origin of ['http://evil.example', 'null']) assert.equal((await ask({ origin })).status, 403);
-      const rebound = execFileSync('curl', ['-s', '-H', 'Host: evil.example', `http://${html.http}/v2`], {
-        encoding: 'utf8',
-      });
+      const rebound = await new Promise<string>((resolve, reject) =>
+        httpRequest(`http://${html.http}/v2`, { headers: { host: 'evil.example' } }, reply =>
+          reply.setEncoding('utf8').once('data', resolve),
+        )
+          .on('error', reject)
+          .end(),
+      );
       assert.match(rebound, /"error":"this server listens on 127\.0\.0\.1 and is not evil\.example/);
     } finally {
       await html[Symbol.asyncDispose]();
@@ -111,13 +120,16 @@ describe('access to a server', () => {
     const tls = { cert: readFileSync(cert), key: readFileSync(key) };
     await using secure = await serving({ models: [], tls, token: TOKEN }, 1);
     const headers = { authorization: `Bearer ${TOKEN}` };
+    const local = (address: string) => address.replace('127.0.0.1', 'localhost');
     const status = await new Promise((resolve, reject) =>
-      httpsRequest(`https://${secure.http}/v2`, { ca: tls.cert, headers }, reply => resolve(reply.resume().statusCode))
+      httpsRequest(`https://${local(secure.http)}/v2`, { ca: tls.cert, headers }, reply =>
+        resolve(reply.resume().statusCode),
+      )
         .on('error', reject)
         .end(),
     );
     assert.equal(status, 200);
-    const client = inferenceClient(secure.grpc, credentials.createSsl(tls.cert));
+    const client = inferenceClient(local(secure.grpc), credentials.createSsl(tls.cert));
     assert.equal((await client.call('serverLive', {}, headers))['live'], true);
     client.close();
     await assert.rejects(fetch(`http://${secure.http}/v2`)); // nothing in the clear

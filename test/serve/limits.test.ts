@@ -159,11 +159,17 @@ describe('a server at its limits', () => {
 
   it('refuses what is no HTTP, and answers the next', async () => {
     const [host, port] = t.http.split(':');
-    const socket = dial({ host: host!, port: Number(port) });
-    socket.write('hello\r\n\r\n');
-    const [reply] = (await once(socket, 'data')) as [Buffer];
-    assert.match(reply.toString(), /^HTTP\/1\.1 400 [^]*\{"error":"this is not HTTP\/1\.1"\}$/);
-    socket.destroy();
+    const cases: [string, RegExp][] = [
+      ['hello\r\n\r\n', /^HTTP\/1\.1 400 [^]*\{"error":"this is not HTTP\/1\.1"\}$/],
+      [`GET /v2 HTTP/1.1\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, /^HTTP\/1\.1 431 [^]*"the headers are too large"/],
+    ];
+    for (const [text, words] of cases) {
+      const socket = dial({ host: host!, port: Number(port) });
+      socket.write(text);
+      const [reply] = (await once(socket, 'data')) as [Buffer];
+      assert.match(reply.toString(), words);
+      socket.destroy();
+    }
     assert.equal((await infer()).status, 200);
   });
 

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { float32, type Tensor } from '@kofn/core';
 import { datatypeOf, encodeTensors } from '@kofn/wire';
-import type { EndedRequest } from '@kofn/master/serve';
+import { startServer, type EndedRequest } from '@kofn/master/serve';
 import { after, before, describe, it } from 'mocha';
-import { answerOf, EVERY_TYPE, mlp, ModelFolder, rows, typesModel } from '../support/served-models.js';
+import { answerOf, EVERY_TYPE, mlp, ModelFolder, pickModel, rows, typesModel } from '../support/served-models.js';
 import { serving, type Reply, type Serving } from '../support/serving.js';
 
 interface Output {
@@ -36,6 +36,7 @@ describe('the Open Inference Protocol over HTTP', () => {
     const models = [
       { name: 'mlp', version: '1', file: folder.write('mlp.onnx', model) },
       { name: 'mlp', version: '3', file: folder.write('mlp3.onnx', mlp(3)) },
+      { name: 'pick', version: '1', file: folder.write('pick.onnx', pickModel) },
       { name: 'types', version: '1', file: folder.write('types.onnx', typesModel) },
     ];
     t = await serving({ models, maxMessageBytes: 100_000 });
@@ -178,10 +179,16 @@ describe('the Open Inference Protocol over HTTP', () => {
       [400, /no length within/, Buffer.from('{}'), undefined, { 'inference-header-content-length': '99' }],
       [400, /microseconds/, { ...withX({}), parameters: { timeout: -1 } }],
       [400, /201 characters/, { ...withX({}), id: 'i'.repeat(201) }],
-      [404, /no model "other"; this server has mlp, types/, withX({}), NO_MODEL],
+      [404, /no model "other"; this server has mlp, pick, types/, withX({}), NO_MODEL],
       [404, /no version "2"; it has 1, 3/, withX({}), '/v2/models/mlp/versions/2/infer'],
       [404, /no POST \/v2\/nothing/, {}, '/v2/nothing'],
       [413, /too large/, Buffer.alloc(100_001)],
+      [
+        500,
+        /indices element out of data bounds|out of (bounds|range)/i,
+        { inputs: [{ name: 'i', datatype: 'INT64', shape: [1], data: [99] }] },
+        '/v2/models/pick/infer',
+      ],
       [504, /did not end within/, { ...withX({}), parameters: { timeout: 1 } }],
     ];
     for (const [status, words, body, path, headers] of cases) {
@@ -201,10 +208,10 @@ describe('the Open Inference Protocol over HTTP', () => {
       const models = JSON.parse(body.toString()) as { name: string; version: string; state: string }[];
       return models.map(({ name, version, state }) => `${name}:${version} ${state}`);
     };
-    assert.deepEqual(await state(), ['mlp:3 READY', 'mlp:1 READY', 'types:1 READY']);
+    assert.deepEqual(await state(), ['mlp:3 READY', 'mlp:1 READY', 'pick:1 READY', 'types:1 READY']);
     const version = { parameters: { version: '3' } };
     assert.equal((await t.post('/v2/repository/models/mlp/unload', version)).status, 200);
-    assert.deepEqual(await state(), ['mlp:3 UNAVAILABLE', 'mlp:1 READY', 'types:1 READY']);
+    assert.deepEqual(await state(), ['mlp:3 UNAVAILABLE', 'mlp:1 READY', 'pick:1 READY', 'types:1 READY']);
     const gone = await infer({ inputs: [input('x', x)] }, '/v2/models/mlp/versions/3/infer');
     assert.deepEqual([gone.status, gone.headers['retry-after']], [503, '1']);
     assert.equal((await infer({ inputs: [input('x', x)] }, '/v2/models/mlp/infer')).json['model_version'], '1');
@@ -237,9 +244,21 @@ describe('the Open Inference Protocol over HTTP', () => {
     assert.equal((await t.post('/v2/repository/models/other/load')).status, 404);
   });
 
+  it('names the option whose port is taken', async () => {
+    const [host, port] = t.http.split(':');
+    const [, grpcPort] = t.grpc.split(':');
+    const start = (options: object) => startServer({ cluster: t.cluster, version: '0', models: [], ...options });
+    const taken = (option: string) => ({
+      code: 'ADDRESS_IN_USE',
+      message: new RegExp(`^${option}: 127.0.0.1:\\d+ is taken`),
+    });
+    await assert.rejects(start({ http: { host, port: Number(port) } }), taken('--http'));
+    await assert.rejects(start({ grpc: { host, port: Number(grpcPort) } }), taken('--grpc'));
+  });
+
   it('documents every status that it has', () => {
     const text = readFileSync(new URL('../../../docs/serving.md', import.meta.url), 'utf8');
-    for (const status of [400, 401, 403, 404, 408, 413, 429, 500, 503, 504])
+    for (const status of [400, 401, 403, 404, 408, 413, 429, 431, 500, 503, 504])
       assert.match(text, new RegExp(`\\| ${status} `));
   });
 });

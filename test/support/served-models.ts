@@ -81,3 +81,11 @@ export const typesModel: ModelSpec = {
   ),
   outputs: Object.fromEntries(Object.entries(EVERY_TYPE).map(([name, { dtype }]) => [`out_${name}`, { dtype }])),
 };
+
+/** y = the i-th of five values: ONNX Runtime fails for a number that there is not. */
+export const pickModel: ModelSpec = {
+  nodes: [{ op: 'Gather', inputs: ['five', 'i'], outputs: ['y'] }],
+  inputs: { i: { dtype: 'int64', shape: ['N'] } },
+  outputs: { y: { dtype: 'float32' } },
+  initializers: { five: float32([5], Float32Array.of(1, 2, 3, 4, 5)) },
+};

@@ -28,12 +28,13 @@ const ANY = { host: '127.0.0.1', port: 0 };
 export async function serving(
   options: Pick<ServerOptions, 'models'> & Partial<ServerOptions>,
   count = 3,
+  prepare?: Parameters<typeof startServer>[1],
 ): Promise<Serving> {
   const workers = await keptWorkers(count);
   // Nobody is lost for being silent: tests stop workers to hold requests.
   const cluster = await connect({ workers: workers.addresses, silenceMs: 60_000 });
   try {
-    const running = await startServer({ cluster, version: '0.0.0', grpc: ANY, http: ANY, ...options });
+    const running = await startServer({ cluster, version: '0.0.0', grpc: ANY, http: ANY, ...options }, prepare);
     const http = running.httpAddress!;
     return {
       running,

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'mocha';
 import { serve } from '../src/commands/serve.js';
-import { variableOf } from '../src/serve/config.js';
+import { serveCommand } from '../src/serve/command.js';
+import { readServeConfig, settle } from '../src/serve/config.js';
+import { serveConfigSchema } from '../src/serve/config-schema.js';
 import { modelFiles, parseLabels, parseModel } from '../src/serve/models.js';
 
 const code = { layers: 'all', segments: 'local', verify: 'none', onLoss: 'local' } as const;
@@ -63,7 +65,46 @@ describe('what kofn serve is told', () => {
     }
   });
 
-  it('a variable of the environment is the option in capitals', () => {
-    assert.equal(variableOf('maxQueue'), 'KOFN_MAX_QUEUE');
+  it('flags come before the environment, and that before the file', async () => {
+    const file = at('serve.yaml');
+    writeFileSync(
+      file,
+      'local: 3\nparity: 2\nmaxQueue: 7\nmaxBatch: 4\ndeadline: 100\ntokenFile: t\nmodels: [{ file: m.onnx }]\n',
+    );
+    const config = await readServeConfig(file);
+    assert.deepEqual(config.models, [{ version: 1, file: at('m.onnx'), labels: undefined }]);
+    const settled = (flags: string[], env: Record<string, string>) => {
+      const command = serveCommand(about, () => undefined);
+      command.parseOptions(flags);
+      settle(command, config, env);
+      return command.opts<Record<string, unknown>>();
+    };
+    const env = { KOFN_MAX_BATCH: '8', KOFN_DEADLINE: '200', KOFN_INSECURE: 'false', KOFN_WORKERS: 'a:1,b:2' };
+    const all = settled(['--deadline', '300'], env);
+    const { deadline, maxBatch, maxQueue, parity, insecure, tokenFile, workers, engine } = all;
+    assert.deepEqual([deadline, maxBatch, maxQueue, parity, insecure], [300, 8, 7, 2, false]);
+    assert.deepEqual([tokenFile, workers, engine], [at('t'), ['a:1', 'b:2'], 'auto']);
+    const wrong = { message: 'KOFN_MAX_QUEUE: --max-queue 0: give a whole number from 1 to 65536' };
+    assert.throws(() => settled([], { KOFN_MAX_QUEUE: '0' }), wrong);
+    assert.throws(() => settled([], { KOFN_INSECURE: 'maybe' }), {
+      message: /KOFN_INSECURE maybe: give true or false/,
+    });
+  });
+
+  it('a file with a mistake is refused with every one of them by name', async () => {
+    writeFileSync(at('wrong.yaml'), 'models:\n  - file: m.onnx\n    paritty: 2\nmaxQueue: 0\n');
+    const message = /wrong\.yaml: models\[0\]\.paritty: there is no such field; maxQueue: /;
+    await assert.rejects(readServeConfig(at('wrong.yaml')), { code: 'INVALID_ARGUMENT', message });
+    await assert.rejects(readServeConfig(at('none.yaml')), { code: 'NOT_FOUND' });
+  });
+
+  it('each option says what it is, has a flag, and stands in docs/serving.md', () => {
+    const text = readFileSync(new URL('../../../../docs/serving.md', import.meta.url), 'utf8');
+    const flags = serveCommand(about, () => undefined).options.map(option => option.attributeName());
+    for (const [name, schema] of Object.entries(serveConfigSchema.shape)) {
+      assert.ok(schema.unwrap().description, name);
+      assert.ok(text.includes(`| \`${name}\``), `${name} in docs/serving.md`);
+      assert.ok(name === 'models' || flags.includes(name), `a flag for ${name}`);
+    }
   });
 });
