@@ -3,11 +3,22 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'mocha';
+import onnxProto from 'onnx-proto';
 import { serve } from '../src/commands/serve.js';
 import { serveCommand } from '../src/serve/command.js';
 import { readServeConfig, settle } from '../src/serve/config.js';
 import { serveConfigSchema } from '../src/serve/config-schema.js';
-import { modelFiles, parseLabels, parseModel } from '../src/serve/models.js';
+import { modelFiles, parseLabels, parseModel, parseShape } from '../src/serve/models.js';
+
+/** y = relu(x). */
+function reluModel(shape: readonly string[]): Uint8Array {
+  const { onnx } = onnxProto;
+  const dim = shape.map(dimParam => ({ dimParam }));
+  const value = (name: string) => ({ name, type: { tensorType: { elemType: 1, shape: { dim } } } });
+  const node = [{ opType: 'Relu', input: ['x'], output: ['y'] }];
+  const graph = { name: 'relu', node, input: [value('x')], output: [value('y')] };
+  return onnx.ModelProto.encode({ irVersion: 8, opsetImport: [{ version: 13 }], graph }).finish();
+}
 
 const code = { layers: 'all', segments: 'local', verify: 'none', onLoss: 'local' } as const;
 const args = { ...code, engine: 'auto', threads: 1 } as const;
@@ -46,6 +57,17 @@ describe('what kofn serve is told', () => {
       named.map(model => model.labels?.length),
       [undefined, 2],
     );
+  });
+
+  it('an input whose sizes are open is planned with as it is told', async () => {
+    const file = at('open.onnx');
+    writeFileSync(file, reluModel(['N', 'C', 'H', 'W']));
+    const shape = parseShape('x=1,3,8,8');
+    const [one] = await modelFiles([{ version: 1, file }], { ...code, shape });
+    assert.deepEqual(one!.options?.sampleInputs?.['x']?.shape, [1, 3, 8, 8]);
+    const [other] = await modelFiles([{ version: 1, file, shapes: { x: [2, 3, 4, 4] } }], { ...code, shape });
+    assert.deepEqual(other!.options?.sampleInputs?.['x']?.shape, [2, 3, 4, 4]);
+    assert.throws(() => parseShape('x=a'), { message: /give INPUT=SIZES/ });
   });
 
   it('what does not fit together is refused before anything starts', async () => {

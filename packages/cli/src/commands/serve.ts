@@ -9,7 +9,7 @@ import { stringify } from 'yaml';
 import { EXIT_OK } from '../exit.js';
 import { note } from '../progress.js';
 import type { ModelConfig } from '../serve/config-schema.js';
-import { modelFiles, type LabelsFile } from '../serve/models.js';
+import { modelFiles, type LabelsFile, type Shapes } from '../serve/models.js';
 import { Stopping } from '../serve/stopping.js';
 import { openDeployBar, workerCount, Workers, type ClusterArguments, type CodeArguments } from '../session.js';
 
@@ -17,6 +17,7 @@ export interface ServeArguments extends ClusterArguments, CodeArguments {
   readonly models: readonly ModelConfig[];
   readonly onLoss: OnLoss;
   readonly labels?: readonly LabelsFile[];
+  readonly shape?: Shapes;
   readonly grpc?: string;
   readonly http?: string;
   readonly deadline?: number;
@@ -43,7 +44,7 @@ const OFF = 'off';
 /** Serves until a signal comes; returns the exit code. Throws what is wrong with the arguments before any process starts. */
 export async function serve(args: ServeArguments, { version }: { readonly version: string }): Promise<number> {
   if (args.printConfig === true) {
-    const { config: _config, printConfig: _printConfig, json: _json, labels: _labels, ...rest } = args;
+    const { config: _config, printConfig: _printConfig, json: _json, labels: _labels, shape: _shape, ...rest } = args;
     process.stdout.write(stringify(rest));
     return EXIT_OK;
   }

@@ -7,7 +7,7 @@ import { serve, type ServeArguments } from '../commands/serve.js';
 import { addClusterOptions, addCodeOptions, addJsonOption } from '../shared-options.js';
 import { readServeConfig, settle, variableOf } from './config.js';
 import { serveConfigSchema, serverFields } from './config-schema.js';
-import { parseLabels, parseModel } from './models.js';
+import { parseLabels, parseModel, parseShape } from './models.js';
 
 const VALUES: Readonly<Record<keyof typeof serverFields, string>> = {
   grpc: '<host:port>',
@@ -51,6 +51,11 @@ export function serveCommand(about: { readonly version: string }, done: (exitCod
       'fewer than k workers left: compute here (local), have others compute (resend), or fail',
       oneOf<OnLoss>('--on-loss', ['local', 'resend', 'fail']),
       'local',
+    )
+    .option(
+      '--shape <input=sizes>',
+      'plan with an input so large, image=1,3,224,224, where sizes but the first are open; repeat for more',
+      parseShape,
     )
     .option('--labels <[name=]file>', 'class names of a model, one a line; repeat for more', parseLabels);
   for (const [key, schema] of Object.entries(serverFields)) {

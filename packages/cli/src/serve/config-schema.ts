@@ -44,6 +44,10 @@ const modelFields = z.strictObject({
   name: text.optional().describe('as clients call it (default: that of the file, without .onnx)'),
   version: whole(1, 999_999_999).default(1).describe('requests that name none get the highest that is loaded'),
   file: text.describe('the ONNX file, relative to the config'),
+  shapes: z
+    .record(z.string(), z.array(whole(0, 2 ** 31 - 1)))
+    .optional()
+    .describe('sizes of inputs to plan with, by name; needed where a size other than the first is open'),
   labels: text.optional().describe('a file with the class names, one a line, in the order of the outputs'),
   ...z.object(codeFields).partial().shape,
 });

@@ -1,8 +1,9 @@
 /** What is served: MODEL arguments or the models of a config, with their labels, as `startServer` takes them. */
 import { access, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { KofnError } from '@kofn/core';
-import type { OnLoss } from '@kofn/master';
+import { KofnError, type Tensors } from '@kofn/core';
+import { loadModel } from '@kofn/graph';
+import { zeroInputs, type OnLoss } from '@kofn/master';
 import type { ModelFile } from '@kofn/master/serve';
 import { codeOptions, type CodeArguments } from '../session.js';
 import type { ModelConfig } from './config-schema.js';
@@ -26,13 +27,24 @@ export function parseLabels(text: string, before: readonly LabelsFile[] = []): r
   return [...before, { model, file }];
 }
 
+/** `--shape INPUT=SIZES`, added to those before it. Throws INVALID_ARGUMENT. */
+export type Shapes = Readonly<Record<string, readonly number[]>>;
+
+export function parseShape(text: string, before: Shapes = {}): Shapes {
+  const [, input, sizes] = /^(.+)=(\d{1,9}(?:,\d{1,9})*)$/.exec(text) ?? [];
+  if (input === undefined || sizes === undefined) {
+    throw new KofnError('INVALID_ARGUMENT', `--shape ${text}: give INPUT=SIZES, such as image=1,3,224,224`);
+  }
+  return { ...before, [input]: sizes.split(',').map(Number) };
+}
+
 /**
  * `configured`, with the labels that flags give and all else as `args` says. Throws INVALID_ARGUMENT (labels of a model that is not
  * there, or of none in particular where there are several), NOT_FOUND (a file).
  */
 export async function modelFiles(
   configured: readonly ModelConfig[],
-  args: CodeArguments & { readonly onLoss: OnLoss; readonly labels?: readonly LabelsFile[] },
+  args: CodeArguments & { readonly onLoss: OnLoss; readonly labels?: readonly LabelsFile[]; readonly shape?: Shapes },
 ): Promise<ModelFile[]> {
   const models = configured.map(model => ({ ...model, name: model.name ?? nameOf(model.file) }));
   const labelsOf = new Map(models.map(({ name, labels }) => [name, labels]));
@@ -46,22 +58,35 @@ export async function modelFiles(
     labelsOf.set(name, file);
   }
   return Promise.all(
-    models.map(async ({ name, version, file, labels: _labels, ...own }) => {
+    models.map(async ({ name, version, file, labels: _labels, shapes, ...own }) => {
       await access(file).catch((cause: NodeJS.ErrnoException) => {
         throw new KofnError('NOT_FOUND', `model ${name}: ${file} cannot be read (${cause.code})`, { cause });
       });
       const { onLoss = args.onLoss, ...code } = own;
       const given = Object.fromEntries(Object.entries(code).filter(([, value]) => value !== undefined));
       const labels = labelsOf.get(name);
+      const sampleInputs = await samplesOf(file, { ...args.shape, ...shapes });
       return {
         name,
         version: String(version),
         file,
         labels: labels === undefined ? undefined : await readLabels(labels),
-        options: { ...codeOptions({ ...args, ...given }), onLoss },
+        options: {
+          ...codeOptions({ ...args, ...given }),
+          onLoss,
+          ...(sampleInputs === undefined ? {} : { sampleInputs }),
+        },
       };
     }),
   );
+}
+
+/** Zeros of these shapes, of the model's other inputs as it says; undefined where none is one of its inputs. */
+async function samplesOf(file: string, shapes: Shapes): Promise<Tensors | undefined> {
+  if (Object.keys(shapes).length === 0) return undefined;
+  const { inputs } = await loadModel(file);
+  if (!inputs.some(({ name }) => Object.hasOwn(shapes, name))) return undefined;
+  return zeroInputs(inputs.map(input => ({ ...input, shape: shapes[input.name] ?? input.shape })));
 }
 
 function nameOf(file: string): string {

@@ -43,6 +43,7 @@ function addRepository(app: FastifyInstance, server: InferenceServer): void {
     return repository.index().filter(({ state }) => ready !== true || state === 'READY');
   });
   app.post('/v2/repository/models/:model/load', async (request: Request, reply) => {
+    request.raw.socket.setTimeout(0); // shards may take minutes, in which nothing is said
     using gone = untilGone(reply);
     await repository.load(request.params.model, versionOf(request), gone.signal);
     return {};
