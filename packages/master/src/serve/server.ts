@@ -132,7 +132,8 @@ export class InferenceServer implements ServerView {
    * shutting down), RESOURCE_EXHAUSTED (the queue is full: says when to come again), and as `CodedModel.run`.
    */
   async infer(call: InferCall): Promise<InferAnswer> {
-    const { id = randomUUID(), inputs } = { ...call, id: call.id === '' ? undefined : call.id };
+    const { inputs } = call;
+    const id = call.id === '' ? randomUUID() : call.id;
     if (id.length > MAX_ID_CHARS) {
       throw new KofnError('INVALID_ARGUMENT', `id: ${id.length} characters are more than ${MAX_ID_CHARS}`);
     }
