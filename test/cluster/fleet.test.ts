@@ -96,6 +96,8 @@ describe('a fleet', () => {
     await bench.until('ready');
     const back = await exact(layer);
     assert.deepEqual([back.erasures, back.recovered], [[], { lost: [], late: [] }]);
+    const metrics = await (await bench.cluster.metrics()).metrics();
+    assert.match(metrics, /^kofn_worker_reconnects_total\{worker="1",address="[^"]+"\} 1$/m);
   });
 
   it('finds an engine that hangs, though its process answers', async () => {

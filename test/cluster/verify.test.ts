@@ -1,6 +1,8 @@
 /** Workers that compute wrong but finite numbers, and what `verify` makes of them: engines in this process that tamper. */
 import assert from 'node:assert/strict';
 import { float32, seededRng, type Float32Tensor, type Tensors } from '@kofn/core';
+import { logFleet } from '@kofn/master/serve/logs';
+import { createLogger } from '@kofn/worker';
 import {
   codedLayer,
   connect,
@@ -166,6 +168,9 @@ describe('verify', () => {
   it('quarantines a worker that was wrong twice, until it is released', async () => {
     const [{ spec, input }] = LAYERS;
     await using cluster = await connect({ workers: faulty.addresses });
+    const log: { event: string; level: string; worker: number; msg: string }[] = [];
+    const sink = { write: (line: string) => void log.push(JSON.parse(line) as (typeof log)[number]) };
+    const stop = logFleet({ cluster }, createLogger('kofn', 'info', sink));
     await using layer = await codedLayer({ ...spec, name: 'fc' }, { cluster, verify: 'fingerprint', ...ALL });
     const oracle = (await layer.run(input)).output;
     spoil = { 1: flipsBit };
@@ -189,6 +194,29 @@ describe('verify', () => {
       [0, 0],
       [0, 0],
     ]);
+    const metrics = await (await cluster.metrics()).metrics();
+    for (const sample of [
+      'kofn_verification_failures_total{check="fingerprint"} 2',
+      'kofn_events_total{kind="quarantined"} 1',
+      'kofn_events_total{kind="trusted"} 1',
+    ]) {
+      assert.ok(metrics.split('\n').includes(sample), `${sample}\n${metrics}`);
+    }
+    assert.match(metrics, /^kofn_worker_wrong_answers_total\{worker="1",address="[^"]+"\} 2$/m);
+    stop();
+    assert.deepEqual(
+      log
+        .filter(({ event }) => event !== 'straggler' && event !== 'steady')
+        .map(({ event, level, worker }) => [event, level, worker]),
+      [
+        ['quarantined', 'error', 1],
+        ['trusted', 'info', 1],
+      ],
+    );
+    assert.match(
+      log.find(({ event }) => event === 'quarantined')!.msg,
+      /^worker 1 .* is quarantined: answered wrong twice: layer fc/,
+    );
     spoil = { 1: flipsBit };
     await answers(layer, input, oracle);
     cluster.release(1); // before that answer has been looked into: it does not count any more

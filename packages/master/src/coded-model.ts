@@ -136,6 +136,7 @@ export class CodedModel implements AsyncDisposable {
 
   async #run(inputs: Tensors, options: RunOptions): Promise<RunResult> {
     const { deadlineMs = DEFAULT_DEADLINE_MS, signal, id } = options;
+    if (id !== undefined) requireName('id', id);
     requireRange('deadlineMs', deadlineMs, 1, 2 ** 31 - 1);
     this.#assertOpen();
     throwIfAborted(signal);

@@ -160,6 +160,8 @@ export interface ResolvedCode {
 }
 
 export interface RunOptions {
+  /** What you call the request: workers log it beside what they ran of it (`--log-level debug`). */
+  readonly id?: string;
   readonly signal?: Signal;
   /** The request ends within this time, with an answer or DEADLINE_EXCEEDED. Default 60,000. */
   readonly deadlineMs?: number;

@@ -4,6 +4,7 @@ import {
   decodeTensors,
   encodeTensors,
   MACS,
+  REQUEST_ID,
   selectOutputs,
   timeoutOf,
   type InferRequestMessage,
@@ -65,7 +66,10 @@ export async function infer(
   const engineMs = clock.now() - started;
   const queueMs = started - submitted;
   took(queueMs, engineMs);
-  logger?.debug({ id, shard: name, queueMs, engineMs }, 'inference');
+  logger?.debug(
+    { request: request.parameters[REQUEST_ID]?.string_param, id, shard: name, queueMs, engineMs },
+    'inference',
+  );
   meter.ran(Number(request.parameters[MACS]?.int64_param ?? 0), engineMs);
   const { tensors, raw } = encodeTensors(
     selectOutputs(

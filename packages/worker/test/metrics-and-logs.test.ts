@@ -5,7 +5,7 @@ import { Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { request, type IncomingMessage } from 'node:http';
 import { describe, it } from 'mocha';
-import { connectChannel, WorkerClient } from '@kofn/wire';
+import { connectChannel, EncodedInputs, WorkerClient } from '@kofn/wire';
 import { createLogger } from '../src/logs.js';
 import { denseShard, startChild } from './support/child.js';
 
@@ -38,7 +38,7 @@ describe('kofn worker --metrics --log-level', () => {
     const client = await WorkerClient.open(channel);
     const { shard, input } = denseShard(64, 8, 11);
     await client.put(shard, { owner: { cluster: 'c', model: 'fashion', version: 1 } });
-    await client.infer({ model: shard.name, inputs: { x: input(3) } });
+    await client.infer({ model: shard.name, inputs: new EncodedInputs({ x: input(3) }, 0, 'picture 7') });
 
     const { status, type, body } = await ask(`http://${metrics}/metrics`);
     assert.deepEqual([status, type], [200, 'text/plain; version=0.0.4; charset=utf-8']);
@@ -69,7 +69,8 @@ describe('kofn worker --metrics --log-level', () => {
     const [listening, took, inference, ...end] = lines;
     assert.deepEqual([listening!.msg, listening!['address'], listening!['shards']], ['listening', address, 0]);
     assert.deepEqual([took!.msg, took!['shard'], took!['model']], ['took a shard', shard.name, 'fashion']);
-    assert.deepEqual([inference!.msg, inference!.level, inference!['id']], ['inference', 'debug', '1']);
+    assert.deepEqual([inference!.msg, inference!.level], ['inference', 'debug']);
+    assert.deepEqual([inference!['request'], inference!['shard']], ['picture 7', shard.name]);
     assert.match(end.map(({ msg }) => msg).join(), /^SIGTERM: finishing what runs.*finished after \d+ ms$/);
   });
 
