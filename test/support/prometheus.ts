@@ -83,18 +83,19 @@ export class Prometheus implements AsyncDisposable {
     return result.map(({ metric, value }) => ({ labels: metric, value: Number(value[1]) }));
   }
 
-  /** The one value of `expression`, undefined when it has none. */
-  async value(expression: string): Promise<number | undefined> {
-    const samples = await this.query(expression);
-    assert.ok(samples.length <= 1, `${expression} has ${samples.length} values`);
-    return samples[0]?.value;
+  /** Resolves when the one value of `expression` is `expected`, but for rounding. A scrape that a busy machine missed leaves none for a moment. */
+  async untilIs(expression: string, expected: number): Promise<void> {
+    let last: readonly Sample[] = [];
+    const is = async () => {
+      last = await this.query(expression);
+      return last.length === 1 && Math.abs(last[0]!.value - expected) <= 1e-9 * Math.abs(expected);
+    };
+    await this.#until(is, () => `${expression} ${expected}; it is ${JSON.stringify(last)}`);
   }
 
-  /** Resolves when the one value of `expression` is `expected`. */
-  async untilIs(expression: string, expected: number): Promise<void> {
-    let last: number | undefined;
-    const is = async () => (last = await this.value(expression)) === expected;
-    await this.#until(is, () => `${expression} ${expected}; it is ${last}`);
+  /** Resolves when `expression` has a value. */
+  async untilSome(expression: string): Promise<void> {
+    await this.#until(async () => (await this.query(expression)).length > 0, `there: ${expression}`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
