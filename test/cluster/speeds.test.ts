@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { sleep, systemClock } from '@kofn/core';
 import { layerModel } from '@kofn/graph';
 import { codedLayer, connect, planModel, type EventKind, type LayerReport, type Plan, type WorkerSpeed } from 'kofn';
+import { untilFleet } from 'kofn/measure';
 import { describe, it } from 'mocha';
 import { exact, weights } from '../support/dense-layer.js';
 import { faultyWorkers } from '../support/lossy-cluster.js';
@@ -69,5 +70,14 @@ describe('a slow worker', () => {
     runMs = 0;
     while (!told.has('steady')) await exact(layer);
     assert.equal(told.get('steady')!.speed.isStraggler, false);
+
+    // What came late counts once, with the link or without.
+    const connection = cluster.connections[SLOW]!;
+    let late = 0;
+    cluster.onEvent(({ kind }) => void (kind === 'lost' && (late = connection.lateReplies)));
+    await faulty.workers[SLOW]!.close();
+    await untilFleet(cluster, fleet => fleet[SLOW]!.state === 'connecting');
+    assert.ok(late > 0);
+    assert.equal(connection.lateReplies, late);
   });
 });
