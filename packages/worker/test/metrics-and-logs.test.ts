@@ -7,7 +7,10 @@ import { request, type IncomingMessage } from 'node:http';
 import { describe, it } from 'mocha';
 import { connectChannel, EncodedInputs, WorkerClient } from '@kofn/wire';
 import { createLogger } from '../src/logs.js';
+import { resolveOptions } from '../src/options.js';
+import { startWorker } from '../src/start.js';
 import { denseShard, startChild } from './support/child.js';
+import { temporaryFolder } from './support/temporary.js';
 
 interface Line {
   readonly level: string;
@@ -60,6 +63,12 @@ describe('kofn worker --metrics --log-level', () => {
     assert.equal((await ask(`http://${metrics}/metrics`, 'POST')).status, 405);
     assert.deepEqual(await ask(`http://${metrics}/metrics`, 'HEAD'), { status, type, body: '' });
 
+    await using folder = await temporaryFolder();
+    await assert.rejects(startWorker({ listen: '127.0.0.1:0', dataDir: folder.path, metrics }), {
+      code: 'ADDRESS_IN_USE',
+      message: /^--metrics 127\.0\.0\.1:\d+: .*choose another address or port$/,
+    });
+
     child.process.kill('SIGTERM');
     const { code, stderr } = await child.ended;
     assert.equal(code, 0, stderr);
@@ -72,6 +81,17 @@ describe('kofn worker --metrics --log-level', () => {
     assert.deepEqual([inference!.msg, inference!.level], ['inference', 'debug']);
     assert.deepEqual([inference!['request'], inference!['shard']], ['picture 7', shard.name]);
     assert.match(end.map(({ msg }) => msg).join(), /^SIGTERM: finishing what runs.*finished after \d+ ms$/);
+  });
+
+  it('says what is wrong with them', () => {
+    assert.throws(() => resolveOptions({ metrics: 'here' }), {
+      code: 'INVALID_ARGUMENT',
+      message: /^--metrics here: must be HOST:PORT/,
+    });
+    assert.throws(() => createLogger('test', 'loud'), {
+      code: 'INVALID_ARGUMENT',
+      message: /^--log-level loud: must be one of silent, .*debug/,
+    });
   });
 
   it('logs no request at level info, and no secret ever', () => {
