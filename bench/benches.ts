@@ -6,6 +6,7 @@ import { heal } from './heal.js';
 import { layer } from './layer.js';
 import { memory } from './memory.js';
 import { model } from './model.js';
+import { page } from './page.js';
 import { pipeline } from './pipeline.js';
 import { verify } from './verify.js';
 import { smallCalls } from './small-calls.js';
@@ -25,5 +26,6 @@ export const BENCHES: readonly Bench[] = [
   pipeline,
   verify,
   heal,
+  page,
   memory,
 ];

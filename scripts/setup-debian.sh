@@ -2,6 +2,7 @@
 # Debian packages that only tests need. Installs what is missing, starts no service of theirs, and says nothing when all is there.
 set -euo pipefail
 packages=(
+  chromium          # a browser for the page: test/serve/page.test.ts
   libonnx-testdata  # the ONNX conformance cases: test/compliance/conformance.test.ts
   prometheus        # scrapes a master and workers, and checks the alerts: test/cluster/monitoring.test.ts
   protobuf-compiler # another implementation of protobuf: packages/wire/test/foreign.test.ts, test/serve/foreign-clients.test.ts

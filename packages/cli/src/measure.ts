@@ -20,3 +20,4 @@ export { formatBytes, formatMs } from './render.js';
 export { largest, percentile, roundMs } from './stats.js';
 export { toolOptions } from './tool-options.js';
 export { untilFleet } from './until-fleet.js';
+export { localFaultButtons } from './fault-buttons.js';

@@ -15,6 +15,7 @@ import type { EndedRequest, ServerView } from '../served.js';
 import { healthLine, modelLine, workerLine } from './lines.js';
 import { MessageRing, type Message } from './message-ring.js';
 import { ModelFigures } from './model-figures.js';
+import type { MessageSource } from './readers.js';
 import { Samples } from './samples.js';
 
 export const MESSAGES_PER_SECOND = 10;
@@ -27,7 +28,7 @@ const KEPT_EVENTS = 50;
 
 export type Reader = (message: Message) => void;
 
-export class Feed implements Disposable {
+export class Feed implements MessageSource, Disposable {
   readonly #view: ServerView;
   readonly #faults: boolean;
   readonly #ring = new MessageRing(randomBytes(6).toString('hex'), KEPT_MESSAGES);

@@ -19,23 +19,8 @@ const TYPES: Readonly<Record<string, string>> = {
   '.png': 'image/png',
 };
 
-/** Nothing but what this server serves; the camera's pictures are blobs. */
-const CONTENT_SECURITY_POLICY = [
-  "default-src 'none'",
-  "script-src 'self'",
-  "style-src 'self'",
-  "img-src 'self' data: blob:",
-  'media-src blob:',
-  "connect-src 'self'",
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-].join('; ');
-
-export const SECURITY_HEADERS = {
-  'content-security-policy': CONTENT_SECURITY_POLICY,
-  'x-content-type-options': 'nosniff',
-  'referrer-policy': 'no-referrer',
+/** Beside those that every answer has (http.ts): the page may use the camera, and nothing else that it has to ask for. */
+const PAGE_HEADERS = {
   'cross-origin-opener-policy': 'same-origin',
   'permissions-policy': 'camera=(self), microphone=(), geolocation=()',
 } as const;
@@ -61,7 +46,7 @@ function fileAt(root: string, file: string): PageFile {
     url: name === 'index.html' ? '/' : `/${name}`,
     bytes: readFileSync(file),
     headers: {
-      ...SECURITY_HEADERS,
+      ...PAGE_HEADERS,
       'content-type': TYPES[path.extname(name)] ?? 'application/octet-stream',
       'cache-control': isHashed ? 'public, max-age=31536000, immutable' : 'no-cache',
     },

@@ -4,7 +4,6 @@
  * Invariant: one that does not read costs MAX_BACKLOG_BYTES at most, and is then cut off; it may come again.
  */
 import type { ServerResponse } from 'node:http';
-import type { Feed } from './feed.js';
 import type { Message } from './message-ring.js';
 
 export const MAX_READERS = 32;
@@ -12,11 +11,19 @@ const MAX_BACKLOG_BYTES = 2 ** 20;
 /** What a browser waits before it comes again. */
 const RETRY_MS = 500;
 
+/** What is read: feed.ts. */
+export interface MessageSource {
+  read(
+    read: (message: Message) => void,
+    lastId: string | undefined,
+  ): { readonly missed: readonly Message[] | undefined; readonly state: Message; readonly stop: () => void };
+}
+
 export class Readers {
-  readonly #feed: Feed;
+  readonly #feed: MessageSource;
   readonly #open = new Set<ServerResponse>();
 
-  constructor(feed: Feed) {
+  constructor(feed: MessageSource) {
     this.#feed = feed;
   }
 
