@@ -15,7 +15,7 @@ describe('the packed packages', () => {
     const packed = await npm(sandbox, ROOT, 'pack', '--workspaces', '--pack-destination', sandbox.files);
     assert.equal(packed.code, 0, packed.stderr);
     const tarballs = readdirSync(sandbox.files).filter(name => name.endsWith('.tgz'));
-    assert.equal(tarballs.length, 8);
+    assert.equal(tarballs.length, 9);
 
     writeFileSync(path.join(sandbox.files, 'package.json'), JSON.stringify({ private: true, type: 'module' }));
     const installed = await npm(

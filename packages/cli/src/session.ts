@@ -28,6 +28,8 @@ export interface ClusterArguments {
   readonly id?: string;
   readonly engine: EngineName | 'auto';
   readonly threads: number;
+  /** Of local workers: they may be disturbed by calls. */
+  readonly allowFaults?: boolean;
   /** Requests under way at once; default 64. */
   readonly maxInFlight?: number;
 }
@@ -90,20 +92,24 @@ export function openDeployBar(onSent: (sentBytes: number) => void = () => undefi
 export class Workers implements AsyncDisposable {
   readonly cluster: Cluster;
   readonly kills: KillPlan;
-  readonly #local: LocalWorkers | undefined;
+  /** Those that were started here. */
+  readonly local: LocalWorkers | undefined;
   #sentBytes = 0;
 
   private constructor(cluster: Cluster, kills: KillPlan, local: LocalWorkers | undefined) {
     this.cluster = cluster;
     this.kills = kills;
-    this.#local = local;
+    this.local = local;
   }
 
   /** Starts local workers if asked to, and connects. What fails leaves no process behind. */
   static async open(args: ClusterArguments, kills: readonly Kill[], signal: Signal): Promise<Workers> {
     const { engine, threads, id, maxInFlight } = args;
+    const extraArgs = args.allowFaults === true ? ['--allow-faults'] : [];
     const local =
-      args.local === undefined ? undefined : await startLocalWorkers(args.local, { engine, threads, signal });
+      args.local === undefined
+        ? undefined
+        : await startLocalWorkers(args.local, { engine, threads, extraArgs, signal });
     try {
       const plan = new KillPlan(kills, index => local?.pidOf(index), systemClock);
       const hooks: DispatchHooks = plan.hooks;
@@ -133,7 +139,7 @@ export class Workers implements AsyncDisposable {
     try {
       await this.cluster.close();
     } finally {
-      await this.#local?.close();
+      await this.local?.close();
     }
   }
 }

@@ -2,11 +2,18 @@
 import { readFile } from 'node:fs/promises';
 import { KofnError, systemClock } from '@kofn/core';
 import type { OnLoss } from '@kofn/master';
-import { startServer, type AccessOptions, type RunningServer, type ServerOptions } from '@kofn/master/serve';
+import {
+  registerPage,
+  startServer,
+  type AccessOptions,
+  type RunningServer,
+  type ServerOptions,
+} from '@kofn/master/serve';
 import { parseListen } from '@kofn/wire';
 import { parseSize } from '@kofn/worker';
 import { stringify } from 'yaml';
 import { EXIT_OK } from '../exit.js';
+import { localFaultButtons } from '../fault-buttons.js';
 import { note } from '../progress.js';
 import type { ModelConfig } from '../serve/config-schema.js';
 import { modelFiles, type LabelsFile, type Shapes } from '../serve/models.js';
@@ -32,6 +39,7 @@ export interface ServeArguments extends ClusterArguments, CodeArguments {
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly insecure?: boolean;
+  readonly allowFaults?: boolean;
   readonly config?: string;
   readonly printConfig?: boolean;
   readonly json?: boolean;
@@ -54,6 +62,10 @@ export async function serve(args: ServeArguments, { version }: { readonly versio
   if (workerCount(args) === undefined) {
     throw new KofnError('INVALID_ARGUMENT', 'no workers: give --workers host:port,host:port,… or --local N');
   }
+  const access = await accessOf(args);
+  if (args.allowFaults === true && (args.local === undefined || access.token === undefined)) {
+    throw new KofnError('INVALID_ARGUMENT', '--allow-faults takes --local N and a token (--token-file, or KOFN_TOKEN)');
+  }
   const { grpc = GRPC, http = HTTP, maxRunning = 64 } = args;
   const options: Omit<ServerOptions, 'cluster' | 'onProgress' | 'signal'> = {
     version,
@@ -69,7 +81,7 @@ export async function serve(args: ServeArguments, { version }: { readonly versio
     maxConnections: args.maxConnections,
     clientTimeoutMs: args.clientTimeout,
     onWarning: message => note(`kofn serve: warning: ${message}`),
-    ...(await accessOf(args)),
+    ...access,
   };
   using stopping = new Stopping();
   const { signal } = stopping;
@@ -78,7 +90,11 @@ export async function serve(args: ServeArguments, { version }: { readonly versio
     const { cluster } = workers;
     await using running = await (async () => {
       using bar = openDeployBar();
-      return startServer({ ...options, cluster, signal, onProgress: (_model, progress) => bar.onProgress(progress) });
+      const faults = args.allowFaults === true ? localFaultButtons(workers.local!) : undefined;
+      return startServer(
+        { ...options, cluster, signal, onProgress: (_model, progress) => bar.onProgress(progress) },
+        (app, server) => registerPage(app, server, { faults }),
+      );
     })();
     announce(running, args.json === true);
     const name = await stopping.asked;

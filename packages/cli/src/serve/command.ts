@@ -23,6 +23,7 @@ const VALUES: Readonly<Record<keyof typeof serverFields, string>> = {
   tokenFile: '<file>',
   tlsCert: '<file>',
   tlsKey: '<file>',
+  allowFaults: '',
   insecure: '',
 };
 

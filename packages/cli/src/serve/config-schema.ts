@@ -75,6 +75,9 @@ export const serverFields = {
   tokenFile: text.describe('a file with the token that every call has to bring (KOFN_TOKEN: the token itself)'),
   tlsCert: text.describe('certificate in PEM, for gRPC and HTTP'),
   tlsKey: text.describe('its key in PEM'),
+  allowFaults: z
+    .boolean()
+    .describe('let the page kill, pause and slow workers, for a demonstration; takes --local and a token'),
   insecure: z.boolean().describe('beyond the loopback interface, go without a token or TLS'),
 };
 
