@@ -73,11 +73,11 @@ describe('a slow worker', () => {
 
     // What came late counts once, with the link or without.
     const connection = cluster.connections[SLOW]!;
-    let late = 0;
-    cluster.onEvent(({ kind }) => void (kind === 'lost' && (late = connection.lateReplies)));
+    let lateReplies = 0;
+    cluster.onEvent(({ kind }) => void (kind === 'lost' && (lateReplies = connection.lateReplies)));
     await faulty.workers[SLOW]!.close();
     await untilFleet(cluster, fleet => fleet[SLOW]!.state === 'connecting');
-    assert.ok(late > 0);
-    assert.equal(connection.lateReplies, late);
+    assert.ok(lateReplies > 0);
+    assert.equal(connection.lateReplies, lateReplies);
   });
 });

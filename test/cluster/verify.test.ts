@@ -1,7 +1,7 @@
 /** Workers that compute wrong but finite numbers, and what `verify` makes of them: engines in this process that tamper. */
 import assert from 'node:assert/strict';
 import { float32, seededRng, type Float32Tensor, type Tensors } from '@kofn/core';
-import { logFleet } from '@kofn/master/serve/logs';
+import { logFleet } from '@kofn/master/serve';
 import { createLogger } from '@kofn/worker';
 import {
   codedLayer,

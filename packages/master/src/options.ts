@@ -160,12 +160,10 @@ export interface ResolvedCode {
 }
 
 export interface RunOptions {
-  /** What you call the request: workers log it beside what they ran of it (`--log-level debug`). */
-  readonly id?: string;
   readonly signal?: Signal;
   /** The request ends within this time, with an answer or DEADLINE_EXCEEDED. Default 60,000. */
   readonly deadlineMs?: number;
-  /** What the caller calls it, of 200 characters at most; workers are told, for their logs. */
+  /** What the caller calls it: workers log it beside what they ran of it (`--log-level debug`). */
   readonly id?: string | undefined;
 }
 

@@ -41,7 +41,7 @@ describe('kofn worker --metrics --log-level', () => {
     const client = await WorkerClient.open(channel);
     const { shard, input } = denseShard(64, 8, 11);
     await client.put(shard, { owner: { cluster: 'c', model: 'fashion', version: 1 } });
-    await client.infer({ model: shard.name, inputs: new EncodedInputs({ x: input(3) }, 0, 'picture 7') });
+    await client.infer({ model: shard.name, inputs: new EncodedInputs({ x: input(3) }, { requestId: 'picture 7' }) });
 
     const { status, type, body } = await ask(`http://${metrics}/metrics`);
     assert.deepEqual([status, type], [200, 'text/plain; version=0.0.4; charset=utf-8']);

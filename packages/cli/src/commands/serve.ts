@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { KofnError, systemClock } from '@kofn/core';
 import type { OnLoss } from '@kofn/master';
 import {
+  logFleet,
   registerPage,
   startServer,
   type AccessOptions,
@@ -10,11 +11,10 @@ import {
   type ServerOptions,
 } from '@kofn/master/serve';
 import { parseListen } from '@kofn/wire';
-import { parseSize } from '@kofn/worker';
+import { createLogger, parseSize } from '@kofn/worker';
 import { stringify } from 'yaml';
 import { EXIT_OK } from '../exit.js';
 import { localFaultButtons } from '../fault-buttons.js';
-import { note } from '../progress.js';
 import type { ModelConfig } from '../serve/config-schema.js';
 import { modelFiles, type LabelsFile, type Shapes } from '../serve/models.js';
 import { Stopping } from '../serve/stopping.js';
@@ -40,6 +40,7 @@ export interface ServeArguments extends ClusterArguments, CodeArguments {
   readonly tlsKey?: string;
   readonly insecure?: boolean;
   readonly allowFaults?: boolean;
+  readonly logLevel?: string;
   readonly config?: string;
   readonly printConfig?: boolean;
   readonly json?: boolean;
@@ -66,7 +67,8 @@ export async function serve(args: ServeArguments, { version }: { readonly versio
   if (args.allowFaults === true && (args.local === undefined || access.token === undefined)) {
     throw new KofnError('INVALID_ARGUMENT', '--allow-faults takes --local N and a token (--token-file, or KOFN_TOKEN)');
   }
-  const { grpc = GRPC, http = HTTP, maxRunning = 64 } = args;
+  const { grpc = GRPC, http = HTTP, maxRunning = 64, logLevel = 'info' } = args;
+  const logger = createLogger('kofn serve', logLevel);
   const options: Omit<ServerOptions, 'cluster' | 'onProgress' | 'signal'> = {
     version,
     models: await modelFiles(args.models, args),
@@ -80,7 +82,7 @@ export async function serve(args: ServeArguments, { version }: { readonly versio
     maxMessageBytes: args.maxMessage === undefined ? undefined : parseSize('--max-message', args.maxMessage),
     maxConnections: args.maxConnections,
     clientTimeoutMs: args.clientTimeout,
-    onWarning: message => note(`kofn serve: warning: ${message}`),
+    onWarning: message => logger.warn(message),
     ...access,
   };
   using stopping = new Stopping();
@@ -96,12 +98,13 @@ export async function serve(args: ServeArguments, { version }: { readonly versio
         (app, server) => registerPage(app, server, { faults }),
       );
     })();
+    logFleet(running.server, logger);
     announce(running, args.json === true);
     const name = await stopping.asked;
     const since = systemClock.now();
-    note(`kofn serve: ${name}: answering what was taken; once more to end at once`);
+    logger.info(`${name}: answering what was taken; once more to end at once`);
     await running.drain();
-    note(`kofn serve: finished after ${Math.round(systemClock.now() - since)} ms`);
+    logger.info(`finished after ${Math.round(systemClock.now() - since)} ms`);
     return EXIT_OK;
   } catch (error) {
     if (stopping.exitCode === undefined) throw error;

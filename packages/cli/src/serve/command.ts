@@ -24,6 +24,7 @@ const VALUES: Readonly<Record<keyof typeof serverFields, string>> = {
   tlsCert: '<file>',
   tlsKey: '<file>',
   allowFaults: '',
+  logLevel: '<level>',
   insecure: '',
 };
 

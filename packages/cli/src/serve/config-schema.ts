@@ -4,6 +4,7 @@
  */
 import { CODE_NAMES } from '@kofn/encoder';
 import { ENGINE_NAMES } from '@kofn/engine';
+import { LOG_LEVELS } from '@kofn/worker';
 import { z } from 'zod';
 import { MAX_LOCAL_WORKERS } from '../shared-options.js';
 
@@ -78,6 +79,9 @@ export const serverFields = {
   allowFaults: z
     .boolean()
     .describe('let the page kill, pause and slow workers, for a demonstration; takes --local and a token'),
+  logLevel: z
+    .enum(LOG_LEVELS)
+    .describe('what is logged to standard error, as JSON: each change of the fleet is info (default: info)'),
   insecure: z.boolean().describe('beyond the loopback interface, go without a token or TLS'),
 };
 

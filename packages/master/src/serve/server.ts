@@ -91,6 +91,11 @@ export class InferenceServer implements ServerView {
     running: this.#queue.running,
   });
 
+  /** Requests that may wait. */
+  get maxQueue(): number {
+    return this.#queue.maxWaiting;
+  }
+
   onEnded(listener: (request: EndedRequest) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);

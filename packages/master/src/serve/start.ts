@@ -23,6 +23,7 @@ import { requireRange, requireWhole } from '../options.js';
 import { Access, checkAddress, type AccessOptions } from './access.js';
 import { grpcHandlers } from './grpc.js';
 import { createHttp } from './http.js';
+import { registerMetrics } from './metrics.js';
 import { ModelRepository, type LoadProgress, type ModelFile } from './repository.js';
 import { registerRest } from './rest.js';
 import { InferenceServer, type LimitOptions } from './server.js';
@@ -105,6 +106,7 @@ export async function startServer(
       };
       const app = createHttp(about);
       registerRest(app, server, version);
+      registerMetrics(app, server, { maxQueued: server.maxQueue });
       prepare(app, server);
       listeners.push(await naming('--http', listenHttp(app, http, cluster)));
     }
