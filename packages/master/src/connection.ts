@@ -157,9 +157,9 @@ export class Connection implements AsyncDisposable {
     return this.tally.lateReplies + (this.#link?.client.lateReplies ?? 0);
   }
 
-  /** It said that it does not hold shard `name`, or not whole. */
-  lacks(name: string): void {
-    if (this.#shards.delete(name)) this.#tell();
+  /** It said that it does not hold these shards, or not whole. */
+  lacks(...names: readonly string[]): void {
+    if (names.filter(name => this.#shards.delete(name)).length > 0) this.#tell();
   }
 
   /**

@@ -149,7 +149,7 @@ export class Deployment {
       const names = [...new Set(all)].filter(name => shards.has(name) && !this.#healer.isLeft(connection, name));
       if (names.length === 0) return;
       const missing = await connection.ask(client => client.claim(names, this.owner, { signal }), { signal });
-      for (const name of missing) connection.lacks(name);
+      connection.lacks(...missing);
     });
   }
 

@@ -277,7 +277,7 @@ export class Healer implements AsyncDisposable {
       if (names.length > 0) {
         const owner = this.#owner;
         const removing = connection.ask(client => client.remove(names, { owner, signal }), { signal });
-        for (const name of await removing) connection.shards.delete(name);
+        connection.lacks(...(await removing));
         const message = `worker ${worker} gave up ${names.length} shard(s) that stand elsewhere now`;
         this.#cluster.tell({ kind: 'released', worker, message });
       }
