@@ -13,6 +13,7 @@ const TOLERANCE = 2e-4;
 
 describe('random graphs with branches, shared weights, If and Loop, give the uncoded result', () => {
   let engine: Engine;
+  const [seen, coded] = [new Set<string>(), new Set<string>()];
   before(async () => (engine = await createEngine('native')));
   after(() => engine[Symbol.asyncDispose]());
 
@@ -22,7 +23,6 @@ describe('random graphs with branches, shared weights, If and Loop, give the unc
   ] as const) {
     it(`with ${losses}`, async () => {
       await using lossy = await lossyCluster(lost);
-      const [seen, coded] = [new Set<string>(), new Set<string>()];
       await fc.assert(
         fc.asyncProperty(randomGraph, fc.nat(5), async ({ spec, feeds }, turn) => {
           const files = makeModel(spec);
@@ -45,8 +45,11 @@ describe('random graphs with branches, shared weights, If and Loop, give the unc
         }),
         { numRuns: 25 },
       );
-      assert.deepEqual([...coded].sort(), ['Conv', 'Gemm', 'MatMul']);
-      for (const op of ['If', 'Loop', 'Add', 'Concat']) assert.ok(seen.has(op), `${op} was not tried`);
     });
   }
+
+  it('and were of every kind', () => {
+    assert.deepEqual([...coded].sort(), ['Conv', 'Gemm', 'MatMul']);
+    for (const op of ['If', 'Loop', 'Add', 'Concat']) assert.ok(seen.has(op), `${op} was not tried`);
+  });
 });
