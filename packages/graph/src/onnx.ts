@@ -124,10 +124,18 @@ export function constantValue(model: OnnxModel, constant: TensorProto): Tensor {
 export function* constantSlice(model: OnnxModel, constant: TensorProto, first: number, end: number): Parts<TypedArray> {
   const dtype = dtypeOf(constant.dataType);
   const range = externalRange(constant);
-  if (range === undefined || dtype === undefined || dtype === 'string') {
+  if (dtype === undefined || dtype === 'string') {
     return (constantValue(model, constant).data as TypedArray).subarray(first, end);
   }
   const size = elementBytes(dtype);
+  if (range === undefined) {
+    // Of raw bytes that are not aligned a view is a copy: of what is asked for, not of all.
+    const raw = constant.rawData ?? new Uint8Array();
+    if (raw.byteLength !== size * elementCount(shapeOf(constant))) {
+      return (constantValue(model, constant).data as TypedArray).subarray(first, end);
+    }
+    return tensorFromBytes(dtype, [end - first], raw.subarray(size * first, size * end)).data as TypedArray;
+  }
   const read = (from: number, count: number) =>
     tensorFromBytes(dtype, [count], model.readExternal(range.location, range.offset + size * from, size * count));
   if (end - first <= PART_VALUES) return read(first, end - first).data as TypedArray;
