@@ -20,8 +20,8 @@ import { Workers } from './harness/workers.js';
 import { interleaved, settled, timed } from './statistics.js';
 
 const WORKERS = 5;
-const ROUNDS = 100;
-const WARM_UP = 20;
+const ROUNDS = 1_000;
+const WARM_UP = 300;
 /**
  * What a worker computes with: fast for a board, so that the master has little time for its part. Outputs are replayed: they cost no core.
  */
