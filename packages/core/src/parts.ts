@@ -15,11 +15,17 @@ const TURN_MS = 2;
 
 /** A matrix of float32 whose rows are read when they are needed. */
 export interface RowSource {
-  /** Rows `first` to `end`, row-major; neither side changes them. Throws what reading them throws. */
-  read(first: number, end: number): Parts<Float32Array>;
+  /**
+   * Rows `first` to `end`, row-major; neither side changes them. They may be put in `scratch`, which has as many values, and are then good
+   * until it is used again. Throws what reading them throws.
+   */
+  read(first: number, end: number, scratch?: Float32Array): Parts<Float32Array>;
 }
 
-/** A matrix of float32 from its first row to its last, a part at a time; undefined where somebody else may have the thread, too. */
+/**
+ * A matrix of float32 from its first row to its last, a part at a time, each good until the next is asked for; undefined where somebody else
+ * may have the thread, too.
+ */
 export type Bands = Generator<Float32Array | undefined, void, void>;
 
 /** Throws what the work throws. */

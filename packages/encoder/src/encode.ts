@@ -78,7 +78,7 @@ export function encodeLayer(layer: LinearMap, code: Code, known: { scales?: Floa
     throw new KofnError('INVALID_ARGUMENT', `block: must be 0 to ${code.n - 1}, got ${index}`);
   };
   function* bands(index: number, into?: Float32Array): Bands {
-    if (checked(index) < code.k) yield* dataBands(source, parts, index);
+    if (checked(index) < code.k) yield* dataBands(source, parts, { block: index, into });
     else yield* parityBands(source, parts, { scales: yield* scalesInParts(), code, block: index, into });
   }
   function* biasInParts(index: number): Parts<Float32Array | undefined> {
@@ -128,9 +128,11 @@ function rowsOf(weights: Float32Array, fanIn: number): RowSource {
 function* rowScales({ units, fanIn, rows, bias }: Source): Parts<Float64Array> {
   const scales = new Float64Array(units);
   const step = unitsOfPart(fanIn);
+  const scratch = new Float32Array(Math.min(step, units) * fanIn);
   for (let unit = 0; unit < units; unit += step) {
     const end = Math.min(units, unit + step);
-    scaleRows(yield* rows.read(unit, end), bias?.subarray(unit, end), scales.subarray(unit, end));
+    const read = yield* rows.read(unit, end, scratch.subarray(0, (end - unit) * fanIn));
+    scaleRows(read, bias?.subarray(unit, end), scales.subarray(unit, end));
     yield;
   }
   return scales;
@@ -153,17 +155,34 @@ function viewOf({ weights, fanIn }: LinearMap, parts: Partition, block: number):
   return isThere && block < parts.k ? weights.subarray(start * fanIn, end * fanIn) : undefined;
 }
 
-function* dataBands({ fanIn, rows }: Source, parts: Partition, block: number): Bands {
+/** Where bands go: `into` one after the other, when it is given, or each to where the one before was. */
+function bandsIn(into: Float32Array | undefined, mostValues: number): (values: number) => Float32Array {
+  const scratch = into ?? new Float32Array(mostValues);
+  let at = 0;
+  return values => {
+    const band = scratch.subarray(at, at + values);
+    if (into !== undefined) at += values;
+    return band;
+  };
+}
+
+function* dataBands(
+  { fanIn, rows }: Source,
+  parts: Partition,
+  { block, into }: { block: number; into: Float32Array | undefined },
+): Bands {
   const { groups, unitsPerGroup, blockUnits } = parts;
   const { start, end } = blockRange(parts, block);
   const step = unitsOfPart(fanIn);
+  const nextBand = bandsIn(into, fanIn * Math.min(step, blockUnits));
   for (let group = 0; group < groups; group++) {
     const to = group * unitsPerGroup + end;
     for (let unit = group * unitsPerGroup + start; unit < to; unit += step) {
-      yield yield* rows.read(unit, Math.min(to, unit + step));
+      const last = Math.min(to, unit + step);
+      yield yield* rows.read(unit, last, nextBand((last - unit) * fanIn));
     }
     for (let unit = end - start; unit < blockUnits; unit += step) {
-      yield new Float32Array(fanIn * Math.min(step, blockUnits - unit)); // padding
+      yield nextBand(fanIn * Math.min(step, blockUnits - unit)).fill(0); // padding
     }
   }
 }
@@ -194,10 +213,16 @@ function* parityBands(
 ): Bands {
   const { scales, code } = combining;
   const sum = new Float64Array(fanIn);
-  for (const { first, end, terms } of stretches(parts, combining, unitsOfPart(fanIn * code.k * parts.subBlocks))) {
+  const all = code.k * parts.subBlocks;
+  const step = Math.min(unitsOfPart(fanIn * all), parts.blockUnits);
+  const scratch = Array.from({ length: all }, () => new Float32Array(step * fanIn));
+  const nextBand = bandsIn(into, step * fanIn);
+  for (const { first, end, terms } of stretches(parts, combining, step)) {
     const sources: Float32Array[] = [];
-    for (const { unit, count } of terms) sources.push(yield* rows.read(unit, unit + count));
-    const band = into?.subarray(first * fanIn, end * fanIn) ?? new Float32Array((end - first) * fanIn);
+    for (const [index, { unit, count }] of terms.entries()) {
+      sources.push(yield* rows.read(unit, unit + count, scratch[index]!.subarray(0, count * fanIn)));
+    }
+    const band = nextBand((end - first) * fanIn);
     for (let at = 0; at < end - first; at++) {
       const own = terms.filter(({ count }) => at < count); // the first of them: what is cut short is at the end
       const factors = own.map(({ coefficient, unit }) => coefficient * scales[unit + at]!);
@@ -296,7 +321,7 @@ function combineFour(
   [f0 = 0, f1 = 0, f2 = 0, f3 = 0]: readonly number[],
   out: Float32Array,
 ): void {
-  if (a === NONE) return; // all padding: zero
+  if (a === NONE) return void out.fill(0); // all padding
   for (let i = 0, at = start; i < out.length; i++, at++) {
     out[i] = f0 * a[at]! + f1 * b[at]! + f2 * c[at]! + f3 * d[at]!;
   }

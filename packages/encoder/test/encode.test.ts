@@ -52,11 +52,15 @@ describe('encode', () => {
       const bias = Float32Array.from({ length: units }, (_, i) => Math.cos(i));
       const read = new Set<number>();
       const source: RowSource = {
-        *read(first, end) {
+        *read(first, end, scratch) {
           assert.ok(first < end && end <= units && (end - first) * fanIn <= Math.max(PART_VALUES, fanIn));
           for (let unit = first; unit < end; unit++) read.add(unit);
           yield;
-          return weights.slice(first * fanIn, end * fanIn);
+          const rows = weights.slice(first * fanIn, end * fanIn);
+          if (scratch === undefined) return rows;
+          assert.equal(scratch.length, rows.length);
+          scratch.set(rows);
+          return scratch;
         },
       };
       for (const code of [createCode('sum', { k: 4, r: 1 }), createCode('rotation', { k: 2, r: 2 })]) {
@@ -70,6 +74,12 @@ describe('encode', () => {
           const { start, end } = blockRange(whole.partition, block);
           if (block < code.k) assert.equal(read.size, groups * (end - start));
           assert.deepEqual(looked.block(block), whole.block(block));
+          let at = 0;
+          for (const band of again.bands(block)) {
+            if (band === undefined) continue;
+            assert.deepEqual(band, whole.block(block).weights.subarray(at, (at += band.length)));
+          }
+          assert.equal(at, whole.block(block).weights.length);
         }
         assert.deepEqual(looked.scales, scales);
       }

@@ -196,8 +196,8 @@ function matMul(model: OnnxModel, node: GraphNode): Found | string {
 
 interface Weights {
   readonly shape: readonly number[];
-  /** Elements `first` to `end`. */
-  read(first: number, end: number): Parts<Float32Array>;
+  /** Elements `first` to `end`; `scratch` as that of a RowSource. */
+  read(first: number, end: number, scratch?: Float32Array): Parts<Float32Array>;
 }
 
 /** Constant, finite float32 weights, or why they are not. float16 weights that the model casts are such weights. */
@@ -207,9 +207,9 @@ function constantWeights(model: OnnxModel, name: string): Weights | string {
   const dtype = dtypeOf(constant.dataType);
   const isCast = constant !== model.constants.get(name);
   if (dtype !== (isCast ? 'float16' : 'float32')) return `"${name}" is ${dtype ?? 'of an unknown type'}, not float32`;
-  function* read(first: number, end: number): Parts<Float32Array> {
-    const data = (yield* constantSlice(model, constant!, first, end)) as Float32Array | Uint16Array;
-    return isCast ? Float32Array.from(data, fromHalf) : (data as Float32Array);
+  function* read(first: number, end: number, scratch?: Float32Array): Parts<Float32Array> {
+    if (!isCast) return (yield* constantSlice(model, constant!, first, end, scratch)) as Float32Array;
+    return Float32Array.from((yield* constantSlice(model, constant!, first, end)) as Uint16Array, fromHalf);
   }
   if (!isFiniteConstant(model, constant)) return `"${name}" has NaN or infinity`;
   return { shape: shapeOf(constant), read };
@@ -233,8 +233,8 @@ function isConstant(model: OnnxModel, name: string): boolean {
 /** Weights that stand unit by unit. */
 function rowsOf(weights: Weights, fanIn: number, factor = 1): RowSource {
   return {
-    *read(first, end) {
-      return scaled(yield* weights.read(first * fanIn, end * fanIn), factor);
+    *read(first, end, scratch) {
+      return scaled(yield* weights.read(first * fanIn, end * fanIn, scratch), factor);
     },
   };
 }

@@ -32,7 +32,7 @@ export function externalRange(
 
 /** Reads from files below `folder`: a location that leads out of it is refused. */
 export function externalFiles(folder: string): ReadExternal {
-  return (location, offset, byteLength) => {
+  return (location, offset, byteLength, scratch) => {
     const file = path.resolve(folder, location);
     const inside = path.relative(folder, file);
     if (location === '' || inside.startsWith('..') || path.isAbsolute(inside)) {
@@ -40,7 +40,7 @@ export function externalFiles(folder: string): ReadExternal {
     }
     const handle = openFile(file);
     try {
-      return readAt(handle, file, offset, byteLength);
+      return readAt(handle, file, offset, byteLength, scratch);
     } finally {
       closeSync(handle);
     }
@@ -51,7 +51,7 @@ export function externalFiles(folder: string): ReadExternal {
 export function openExternal(file: string): { readonly read: ReadExternal; close(): void } {
   const handle = openFile(file);
   return {
-    read: (_, offset, byteLength) => readAt(handle, file, offset, byteLength),
+    read: (_, offset, byteLength, scratch) => readAt(handle, file, offset, byteLength, scratch),
     close: () => closeSync(handle),
   };
 }
@@ -65,11 +65,17 @@ function openFile(file: string): number {
   }
 }
 
-function readAt(handle: number, file: string, offset: number, byteLength: number | undefined): Uint8Array {
+function readAt(
+  handle: number,
+  file: string,
+  offset: number,
+  byteLength: number | undefined,
+  scratch: Uint8Array | undefined,
+): Uint8Array {
   const size = fstatSync(handle).size;
   const length = byteLength ?? Math.max(0, size - offset);
   if (offset + length > size) throw tooShort(file, offset + length, size);
-  const bytes = new Uint8Array(length);
+  const bytes = scratch ?? new Uint8Array(length);
   for (let at = 0; at < length;) {
     const read = readSync(handle, bytes, at, Math.min(length - at, MAX_READ_BYTES), offset + at);
     if (read === 0) throw tooShort(file, offset + length, offset + at);

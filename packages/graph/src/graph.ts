@@ -83,6 +83,11 @@ export interface OnnxModel {
   /** Initializers and the tensors of Constant nodes, by value name. */
   readonly constants: ReadonlyMap<string, TensorProto>;
   readonly proto: ModelProto;
-  /** Reads `byteLength` bytes of external data. Throws NOT_FOUND, DATA_LOSS or INVALID_MODEL (outside the folder). */
-  readonly readExternal: (location: string, offset: number, byteLength: number | undefined) => Uint8Array;
+  /** Reads `byteLength` bytes of external data, into `scratch` of that size where that saves memory. Throws NOT_FOUND, DATA_LOSS or INVALID_MODEL (outside the folder). */
+  readonly readExternal: (
+    location: string,
+    offset: number,
+    byteLength: number | undefined,
+    scratch?: Uint8Array,
+  ) => Uint8Array;
 }

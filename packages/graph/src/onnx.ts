@@ -121,7 +121,13 @@ export function constantValue(model: OnnxModel, constant: TensorProto): Tensor {
  * Elements `first` to `end` of a constant, in parts where it is external data, of which no more is read; of a constant in the model itself
  * they are a view. Throws as {@link constantValue}.
  */
-export function* constantSlice(model: OnnxModel, constant: TensorProto, first: number, end: number): Parts<TypedArray> {
+export function* constantSlice(
+  model: OnnxModel,
+  constant: TensorProto,
+  first: number,
+  end: number,
+  scratch?: TypedArray,
+): Parts<TypedArray> {
   const dtype = dtypeOf(constant.dataType);
   const range = externalRange(constant);
   if (dtype === undefined || dtype === 'string') {
@@ -136,12 +142,13 @@ export function* constantSlice(model: OnnxModel, constant: TensorProto, first: n
     }
     return tensorFromBytes(dtype, [end - first], raw.subarray(size * first, size * end)).data as TypedArray;
   }
-  const read = (from: number, count: number) =>
-    tensorFromBytes(dtype, [count], model.readExternal(range.location, range.offset + size * from, size * count));
-  if (end - first <= PART_VALUES) return read(first, end - first).data as TypedArray;
-  const all = tensorFromBytes(dtype, [end - first], new Uint8Array(size * (end - first))).data as Float32Array;
+  const all =
+    scratch ?? (tensorFromBytes(dtype, [end - first], new Uint8Array(size * (end - first))).data as TypedArray);
   for (let at = first; at < end; at += PART_VALUES) {
-    all.set(read(at, Math.min(PART_VALUES, end - at)).data as Float32Array, at - first);
+    const part = all.subarray(at - first, Math.min(PART_VALUES, end - at) + at - first);
+    const into = new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
+    const bytes = model.readExternal(range.location, range.offset + size * at, part.byteLength, into);
+    if (bytes !== into) into.set(bytes);
     yield;
   }
   return all;

@@ -28,7 +28,7 @@ export interface ShardSource extends Omit<ShardFiles, 'weights'> {
 
 export interface WeightStream {
   readonly byteLength: number;
-  /** All of them in order, once for each that asks. */
+  /** All of them in order, once for each that asks; a chunk is good until the next is asked for. */
   chunks(): AsyncIterable<Uint8Array>;
 }
 
