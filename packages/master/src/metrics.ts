@@ -1,10 +1,9 @@
 /** What a cluster tells Prometheus: docs/metrics.md has it as a table. request-metrics.ts is its part of requests and layers. */
+import { counterOf, gaugeOf, processMetrics, type Sample } from '@kofn/wire/metrics';
 import { Registry } from 'prom-client';
 import type { Cluster, Standing } from './cluster.js';
 import type { Connection } from './connection.js';
 import { EVENT_KINDS, type EventKind } from './events.js';
-import { processMetrics } from './process-metrics.js';
-import { counterOf, gaugeOf, type Sample } from './read-at-scrape.js';
 import { RequestMetrics } from './request-metrics.js';
 
 const WORKER = ['worker', 'address'] as const;

@@ -5,8 +5,8 @@
  * Invariant: no more models and layers are counted than stand on the cluster; a model that is closed is forgotten at the next scrape.
  */
 import type { ErrorCode } from '@kofn/core';
+import { counterOf, type Sample } from '@kofn/wire/metrics';
 import { Histogram, type Registry } from 'prom-client';
-import { counterOf, type Sample } from './read-at-scrape.js';
 import type { LayerReport, RequestEnd } from './report.js';
 import type { Spans } from './spans.js';
 

@@ -5,9 +5,9 @@ import { statfs } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { KofnError, type ErrorCode } from '@kofn/core';
-import { Gauge, Registry } from 'prom-client';
 import type { ListenAddress } from '@kofn/wire';
-import { processMetrics } from './process-metrics.js';
+import { processMetrics } from '@kofn/wire/metrics';
+import { Gauge, Registry } from 'prom-client';
 
 export interface MetricsEndpoint extends AsyncDisposable {
   /** `host:port` as bound. */

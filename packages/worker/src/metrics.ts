@@ -2,8 +2,9 @@
  * What this worker counts, for Prometheus: docs/metrics.md has it as a table. Values are read from where they are kept when a scrape asks;
  * only times are observed as they pass.
  */
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { RequestQueue } from '@kofn/wire';
+import { counterOf, gaugeOf } from '@kofn/wire/metrics';
+import { Histogram, Registry } from 'prom-client';
 import type { Executor } from './executor.js';
 import type { ShardStore } from './shard-store.js';
 
@@ -19,38 +20,24 @@ export interface MeasuredWorker {
 export function workerMetrics(worker: MeasuredWorker): Registry {
   const { queue, executor, store } = worker;
   const registry = new Registry();
-  const registers = [registry];
-  new Counter({
+  counterOf(registry, {
     name: 'kofn_worker_requests_total',
     help: 'Requests by what became of them in the queue',
     labelNames: ['outcome'],
-    registers,
-    collect() {
-      this.reset();
+    read() {
       const { started, finished, cancelledBeforeStart, expiredBeforeStart, refused } = queue.counters;
       const outcomes = { started, finished, cancelledBeforeStart, expiredBeforeStart, refused };
-      for (const [outcome, count] of Object.entries(outcomes)) this.inc({ outcome }, count);
+      return Object.entries(outcomes).map(([outcome, count]) => [{ outcome }, count]);
     },
   });
-  new Counter({
+  counterOf(registry, {
     name: 'kofn_worker_sessions_total',
     help: 'Sessions opened and closed',
     labelNames: ['event'],
-    registers,
-    collect() {
-      this.reset();
-      for (const [event, count] of Object.entries(executor.counters)) this.inc({ event }, count as number);
-    },
+    read: () => Object.entries(executor.counters).map(([event, count]) => [{ event }, count as number]),
   });
   const gauge = (name: string, help: string, read: () => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read());
-      },
-    });
+    gaugeOf(registry, { name, help, read: () => [[{}, read()]] });
   gauge('kofn_worker_serving', 'Whether it takes requests and its engine is not stuck: 1 or 0', () =>
     worker.isReady ? 1 : 0,
   );

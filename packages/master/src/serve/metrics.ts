@@ -1,7 +1,7 @@
 /** `GET /metrics`: what the cluster counts, and what only the server in front of it knows. docs/metrics.md has all of it as a table. */
+import { counterOf, gaugeOf } from '@kofn/wire/metrics';
 import type { FastifyInstance } from 'fastify';
 import { Histogram, Registry } from 'prom-client';
-import { counterOf, gaugeOf } from '../read-at-scrape.js';
 import { REQUEST_CODES } from '../request-metrics.js';
 import type { EndedRequest, ServerView } from './served.js';
 

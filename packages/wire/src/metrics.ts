@@ -1,8 +1,23 @@
-/** Metrics whose values are kept elsewhere and read when a scrape asks: counting them then costs a request nothing. */
-import { Counter, Gauge, type LabelValues, type Registry } from 'prom-client';
+/** What master and worker both tell Prometheus with: the metrics of the process, and metrics whose values are kept elsewhere. */
+import { collectDefaultMetrics, Counter, Gauge, Registry, type LabelValues } from 'prom-client';
+
+let ofProcess: Registry | undefined;
+
+/**
+ * What Node tells of this process: processor, memory, files, garbage collection, the delay of the event loop. One for the process,
+ * however many clusters it has: it measures as long as the process lives.
+ */
+export function processMetrics(): Registry {
+  if (ofProcess === undefined) {
+    ofProcess = new Registry();
+    collectDefaultMetrics({ register: ofProcess });
+  }
+  return ofProcess;
+}
 
 export type Sample = readonly [labels: LabelValues<string>, value: number];
 
+/** Read when a scrape asks: counting costs a request nothing. */
 export interface Metric {
   readonly name: string;
   readonly help: string;
