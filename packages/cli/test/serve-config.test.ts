@@ -11,9 +11,9 @@ import { serveConfigSchema } from '../src/serve/config-schema.js';
 import { modelFiles, parseLabels, parseModel, parseShape } from '../src/serve/models.js';
 
 /** y = relu(x). */
-function reluModel(shape: readonly string[]): Uint8Array {
+function reluModel(shape: readonly (string | number)[]): Uint8Array {
   const { onnx } = onnxProto;
-  const dim = shape.map(dimParam => ({ dimParam }));
+  const dim = shape.map(size => (typeof size === 'string' ? { dimParam: size } : { dimValue: size }));
   const value = (name: string) => ({ name, type: { tensorType: { elemType: 1, shape: { dim } } } });
   const node = [{ opType: 'Relu', input: ['x'], output: ['y'] }];
   const graph = { name: 'relu', node, input: [value('x')], output: [value('y')] };
@@ -30,7 +30,7 @@ describe('what kofn serve is told', () => {
 
   before(() => {
     folder = mkdtempSync(path.join(tmpdir(), 'kofn-serve-config-'));
-    writeFileSync(at('my model.onnx'), '');
+    writeFileSync(at('my model.onnx'), reluModel(['N', 2]));
     writeFileSync(at('labels.txt'), 'boot\nshirt\n');
   });
   after(() => rmSync(folder, { recursive: true }));
@@ -57,6 +57,11 @@ describe('what kofn serve is told', () => {
       named.map(model => model.labels?.length),
       [undefined, 2],
     );
+    writeFileSync(at('many.txt'), 'boot\nshirt\nbag\n');
+    await assert.rejects(modelFiles(two, { ...code, labels: parseLabels(`a=${at('many.txt')}`) }), {
+      code: 'INVALID_ARGUMENT',
+      message: /many\.txt has 3 lines, and .*my model\.onnx no output with as many values, but "y" \[N, 2\]/,
+    });
   });
 
   it('an input whose sizes are open is planned with as it is told', async () => {

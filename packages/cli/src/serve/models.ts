@@ -40,7 +40,7 @@ export function parseShape(text: string, before: Shapes = {}): Shapes {
 
 /**
  * `configured`, with the labels that flags give and all else as `args` says. Throws INVALID_ARGUMENT (labels of a model that is not
- * there, or of none in particular where there are several), NOT_FOUND (a file).
+ * there, of none in particular where there are several, or more or fewer than it has classes), NOT_FOUND (a file).
  */
 export async function modelFiles(
   configured: readonly ModelConfig[],
@@ -70,7 +70,7 @@ export async function modelFiles(
         name,
         version: String(version),
         file,
-        labels: labels === undefined ? undefined : await readLabels(labels),
+        labels: labels === undefined ? undefined : await readLabels(labels, file),
         options: {
           ...codeOptions({ ...args, ...given }),
           onLoss,
@@ -97,10 +97,16 @@ function nameOf(file: string): string {
     .replace(/^[^A-Za-z0-9]+/, '');
 }
 
-/** One a line; empty lines at the end are none. */
-async function readLabels(file: string): Promise<string[]> {
+/** One a line; empty lines at the end are none. An output of the model `modelFile` has as many values, or one that does not say how many. */
+async function readLabels(file: string, modelFile: string): Promise<string[]> {
   const text = await readFile(file, 'utf8').catch((cause: NodeJS.ErrnoException) => {
     throw new KofnError('NOT_FOUND', `--labels ${file}: cannot be read (${cause.code})`, { cause });
   });
-  return text.trimEnd().split(/\r?\n/);
+  const labels = text.trimEnd().split(/\r?\n/);
+  const { outputs } = await loadModel(modelFile);
+  const isOne = (size: number | string | undefined) => typeof size !== 'number' || size === labels.length;
+  if (outputs.some(({ shape }) => isOne(shape?.at(-1)))) return labels;
+  const there = outputs.map(({ name, shape }) => `"${name}" [${shape?.join(', ')}]`).join(', ');
+  const message = `--labels ${file} has ${labels.length} lines, and ${modelFile} no output with as many values, but ${there}`;
+  throw new KofnError('INVALID_ARGUMENT', `${message}; give one line a class, in the order of the output`);
 }
