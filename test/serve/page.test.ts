@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import type { IncomingHttpHeaders } from 'node:http';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { systemClock } from '@kofn/core';
 import { registerPage, startServer, type RunningServer } from '@kofn/master/serve';
 import type { FastifyInstance } from 'fastify';
 import { connect, startLocalWorkers, type Cluster, type LocalWorkers } from 'kofn';
@@ -27,6 +28,11 @@ const FOCUSED = `(() => {
   const name = element === body ? '' : element.ariaLabel ?? element.labels?.[0]?.textContent ?? element.textContent;
   return { name, outline: getComputedStyle(element).outlineStyle };
 })()`;
+
+/** From a cause to where a person sees it. */
+const SEEN_MS = 2_000;
+/** What else the machine does makes it longer, never shorter: one of so many has to be in time. */
+const TRIES = 3;
 
 /** What stands out of the window at its right and is in nothing that scrolls. */
 const TOO_WIDE = `new Promise(requestAnimationFrame).then(() => new Promise(requestAnimationFrame)).then(() =>
@@ -96,8 +102,15 @@ describe('the page of a server', function () {
     return page.getByText(new RegExp(`picture (${numbers}) ·`)).waitFor();
   };
 
-  it('shows the fleet and the plan, asks nobody but its server, and leaves no token behind', async () => {
+  it('shows the fleet within two seconds, and the plan, asks nobody but its server, and leaves no token behind', async () => {
     await page.getByText('5 of 5 ready').waitFor();
+    await inTime(
+      async () => {
+        await page.reload();
+        await page.getByText('5 of 5 ready').waitFor();
+      },
+      () => Promise.resolve(),
+    );
     assert.equal(await page.locator('section.plan tbody tr:not(.local)').count(), 6);
     await page.getByText('margin 1').waitFor();
     assert.deepEqual(
@@ -108,14 +121,22 @@ describe('the page of a server', function () {
     assert.ok(asked.every(url => !url.includes(TOKEN)));
   });
 
-  it('classifies what the camera sees, and goes on when a worker is killed from it', async () => {
+  it('classifies what the camera sees, shows a worker that is killed from it within two seconds, and goes on', async () => {
     await page.getByRole('button', { name: 'Camera', exact: true }).click();
     await untilPicture(2);
     assert.equal(await page.getByRole('list', { name: 'Classes' }).getByRole('listitem').count(), 5);
-    const kill = page.getByRole('button', { name: 'Kill worker 2' });
-    await kill.focus();
-    await page.keyboard.press('Enter');
-    await page.locator('section.lanes .drawing svg[aria-label*="what worker 2 lost"]').waitFor();
+    await inTime(
+      async () => {
+        await page.getByRole('button', { name: 'Kill worker 2' }).focus();
+        await page.keyboard.press('Enter');
+        await page.locator('section.lanes .drawing svg[aria-label*="what worker 2 lost"]').waitFor();
+      },
+      async () => {
+        await page.getByRole('button', { name: 'Restore worker 2' }).click();
+        await page.getByText('margin 1').waitFor();
+        await page.locator('section.lanes .drawing svg:not([aria-label*="lost"])').waitFor();
+      },
+    );
     assert.ok((await page.locator('section.lanes .drawing .mark.lost').count()) > 0);
     await page.getByText('margin 0').waitFor();
     await untilPicture((await picture()) + 3);
@@ -256,3 +277,15 @@ describe('the page of a server', function () {
     assert.ok((10 * (atMs - state.atMs)) / 1000 >= ids.length - 3, `${ids.length} in ${atMs - state.atMs} ms`);
   });
 });
+
+/** Has `work` done within SEEN_MS at one of its tries; between two of them `undo` makes all as it was. */
+async function inTime(work: () => Promise<void>, undo: () => Promise<void>): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    const start = systemClock.now();
+    await work();
+    const ms = systemClock.now() - start;
+    if (ms <= SEEN_MS) return;
+    assert.ok(tries < TRIES, `seen after ${Math.round(ms)} ms`);
+    await undo();
+  }
+}
