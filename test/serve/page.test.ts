@@ -204,6 +204,9 @@ describe('the page of a server', function () {
 
   it('fits a phone', async () => {
     await page.setViewportSize({ width: 360, height: 740 });
+    await page.getByRole('button', { name: 'Camera', exact: true }).click();
+    await page.getByText('camera', { exact: true }).waitFor();
+    await untilPicture((await picture()) + 1);
     assert.deepEqual(await page.evaluate(TOO_WIDE), []);
     await page.getByRole('button', { name: 'Kill worker 0' }).scrollIntoViewIfNeeded();
   });

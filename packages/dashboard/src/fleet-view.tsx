@@ -69,8 +69,8 @@ function Margin({ health }: { readonly health: HealthLine | undefined }) {
     margin > 0
       ? `Any ${margin} more worker${margin === 1 ? '' : 's'} may fail, and no answer changes.`
       : margin === 0
-        ? 'No margin: the next loss is computed by others.'
-        : 'Fewer than k are left of a layer: the rest is computed elsewhere.';
+        ? 'No margin: after one more loss the workers alone cannot answer (onLoss says who computes then).'
+        : 'Fewer than k blocks of a layer are left: onLoss says who computes the rest.';
   return (
     <p class={`margin ${margin > 0 ? 'good' : margin === 0 ? 'warn' : 'bad'}`}>
       <b>margin {margin}</b> {words}
