@@ -18,7 +18,7 @@ import type { ClusterEvent } from './events.js';
 import type { GroupOutputs } from './group-outputs.js';
 import type { LocalBlocks } from './recover.js';
 import type { EncodedLayer } from './shard-maker.js';
-import { inTurns, nextTurn } from './turns.js';
+import { inPieces, nextTurn } from './turns.js';
 import { copyOf, windowOf, type Suspicion } from './verification.js';
 import { ANSWERED, type RequestContext } from './worker-call.js';
 
@@ -236,7 +236,7 @@ export class Audit implements Disposable {
       const reads = { groups: layer.partition.groups, fanIn: layer.fanIn };
       const input = this.#input!;
       const wanted = inputEnergies(reads, input.data, windowOf(outputs.parts[index]!, input));
-      await inTurns(wanted.work, () => auditor.isClosed);
+      await inPieces(wanted.work, () => auditor.isClosed);
       energies.push(wanted.energies);
     }
     const fit = await this.#fits(present, energies);
@@ -254,7 +254,7 @@ export class Audit implements Disposable {
       const replies = new Map(blocks.map(block => [block, this.#replies.get(block)!.values[index]!]));
       const { positions } = outputs.parts[index]!;
       const work = misfit(layer, checks, replies, { energies: energies[index]!, positions });
-      const off = await inTurns(work, () => auditor.isClosed);
+      const off = await inPieces(work, () => auditor.isClosed);
       if (off === undefined) return undefined;
       if (!(off <= 1)) return false;
     }

@@ -9,7 +9,7 @@ export function nextTurn(): Promise<void> {
 }
 
 /** What `work`, which says how large each of its pieces was, returns; undefined once it `isInVain`. */
-export async function inTurns<T>(work: Generator<number, T>, isInVain: () => boolean): Promise<T | undefined> {
+export async function inPieces<T>(work: Generator<number, T>, isInVain: () => boolean): Promise<T | undefined> {
   let done = 0;
   while (!isInVain()) {
     const next = work.next();
