@@ -182,6 +182,7 @@ describe('the Open Inference Protocol over HTTP', () => {
       [404, /no model "other"; this server has mlp, pick, types/, withX({}), NO_MODEL],
       [404, /no version "2"; it has 1, 3/, withX({}), '/v2/models/mlp/versions/2/infer'],
       [404, /no POST \/v2\/nothing/, {}, '/v2/nothing'],
+      [400, /does not have the shape/, Buffer.from(`{"inputs":[{"name":"i","datatype":"INT64","shape":[1],"data":${'['.repeat(40_000)}${']'.repeat(40_000)}}]}`)], // prettier-ignore
       [413, /too large/, Buffer.alloc(100_001)],
       [
         500,

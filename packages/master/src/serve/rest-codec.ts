@@ -116,7 +116,8 @@ function parseBody(bytes: Buffer): InferBody {
       .join('');
     throw invalid(`${at === '' ? 'the body' : at}: ${message}`);
   }
-  const is64 = ({ datatype, data }: BodyInput) => /^U?INT64$/.test(datatype) && data !== undefined && isInexact(data);
+  const is64 = ({ datatype, data, shape }: BodyInput) =>
+    /^U?INT64$/.test(datatype) && data !== undefined && isInexact(data, shape.length);
   if (!parsed.data.inputs.some(is64)) return parsed.data;
   return inferBody.parse(parseLossless(text, null, exactNumber)); // it takes ten times as long
 }

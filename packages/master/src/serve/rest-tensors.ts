@@ -71,11 +71,11 @@ export function tensorFromJson(name: string, dtype: DType, shape: readonly numbe
   }
 }
 
-/** Whether a number in `data` has lost digits on its way through JSON.parse. */
-export function isInexact(data: readonly unknown[]): boolean {
+/** Whether a number in `data`, nested to `depth` at most, has lost digits on its way through JSON.parse. */
+export function isInexact(data: readonly unknown[], depth: number): boolean {
   return data.some(value =>
     Array.isArray(value)
-      ? isInexact(value)
+      ? depth > 1 && isInexact(value, depth - 1)
       : typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value),
   );
 }
