@@ -16,19 +16,19 @@ const stuck = new Set();
 /** scripts/left-open.cjs ends what a test kept alive well before. */
 const EXIT_WAIT_MS = 60_000;
 
-/** Each lane leaves out what is the other's; a test that is in neither list runs in both. */
+/** Tests that only compute; all others wait. */
 const COMPUTING = [
-  'test/dist/{sim,compliance}/**',
-  'test/dist/e2e/large-models.test.js',
-  'bench/dist/**',
-  'packages/{core,graph,encoder,engine,wire}/dist/test/**',
+  'test/dist/{sim,compliance}/**/*.test.js',
+  'bench/dist/**/*.test.js',
+  'packages/{core,graph,encoder,engine,wire,dashboard}/dist/test/**/*.test.js',
 ];
-const WAITING = [
-  'test/dist/{cluster,chaos}/**',
-  'test/dist/e2e/!(large-models).test.js',
-  'test/dist/*.test.js',
-  'packages/{worker,master,cli}/dist/test/**',
-];
+/** What `npm test` runs, and how. */
+const {
+  spec: ALL,
+  require: required,
+  reporter,
+  timeout,
+} = JSON.parse(readFileSync(path.join(root, '.mocharc.json'), 'utf8'));
 
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 for (const signal of ['SIGINT', 'SIGTERM']) {
@@ -39,8 +39,8 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 }
 
 const lanes = await Promise.all([
-  lane('computing', { shows: false }, [[bin('eslint'), '.'], [bin('prettier'), '--check', '.'], mocha(WAITING)]),
-  lane('waiting', { shows: true }, [mocha(COMPUTING)]),
+  lane('computing', { shows: false }, [[bin('eslint'), '.'], [bin('prettier'), '--check', '.'], mocha(COMPUTING)]),
+  lane('waiting', { shows: true }, [mocha(ALL, { ignored: COMPUTING })]),
 ]);
 const stats = ['computing', 'waiting'].map(statsOf);
 const sum = name => stats.reduce((total, each) => total + each[name], 0);
@@ -73,8 +73,11 @@ async function lane(name, { shows }, commands) {
   return isGood;
 }
 
-function mocha(ignored) {
-  return [bin('mocha'), ...ignored.flatMap(pattern => ['--ignore', pattern]), ...process.argv.slice(2)];
+/** mocha adds the files of its configuration to those that it is given, so it gets the rest of it as options. */
+function mocha(files, { ignored = [] } = {}) {
+  const options = ['--no-config', '--forbid-only', '--reporter', reporter, '--timeout', String(timeout)];
+  const all = [...required.flatMap(file => ['--require', file]), ...ignored.flatMap(pattern => ['--ignore', pattern])];
+  return [bin('mocha'), ...options, ...all, ...process.argv.slice(2), ...files];
 }
 
 function bin(name) {
