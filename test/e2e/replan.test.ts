@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { watch } from 'node:fs';
+import path from 'node:path';
 import { codedModel, connect, startLocalWorkers, type LocalWorkers } from 'kofn';
+import { Links } from 'kofn/measure';
 import { describe, it } from 'mocha';
-import { json, MODEL, Sandbox } from './command.js';
+import { ended, json, MODEL, Sandbox } from './command.js';
 
 interface ReplanObject {
   id: string;
@@ -60,6 +64,31 @@ describe('kofn replan', () => {
       new Array(3).fill([{ cluster: 'shop', model: 'fashion-cnn.onnx', version: 2 }]),
     );
     assert.equal(await serve(workers, 3), 0);
+    sandbox.assertNothingLeft();
+  });
+
+  it('on Ctrl-C in the middle of an upload leaves the old plan as it was', async () => {
+    using sandbox = new Sandbox();
+    const dataDir = path.join(sandbox.files, 'disks');
+    await using workers = await startLocalWorkers(3, { dataDir });
+    await serve(workers, 2);
+    await using links = await Links.open(workers.addresses.map(address => Number(address.split(':')[1])));
+    await links.shape('all', { megabitsPerSecond: 1 }); // the upload takes some five seconds
+    const watcher = watch(path.join(dataDir, 'worker-2', 'tmp'));
+    const child = sandbox.start(['replan', MODEL, '--workers', links.addresses.join(','), '--layers', 'fc1']);
+    const end = ended(child);
+    await once(watcher, 'change'); // the shard begins to come
+    watcher.close();
+    child.kill('SIGINT');
+    const { code, stdout, stderr } = await end;
+    assert.deepEqual([code, stdout], [130, ''], stderr);
+
+    await using cluster = await connect({ workers: workers.addresses });
+    const owner = { cluster: 'shop', model: 'fashion-cnn.onnx', version: 1 };
+    assert.deepEqual(
+      cluster.connections.map(({ inventory }) => inventory.shards.map(({ owners }) => owners)),
+      [[[owner]], [[owner]], []],
+    );
     sandbox.assertNothingLeft();
   });
 });
