@@ -57,17 +57,17 @@ export const page: Bench = {
       PER_SECOND,
     );
     await load.more(WARM_UP);
+    const measured = async () => {
+      const percent = await percentOfACore();
+      const { queued, running: behind } = running.server.load();
+      if (queued + behind > MAX_BEHIND) {
+        const message = `this machine does not keep up with ${PER_SECOND} requests/s: ${queued + behind} are under way`;
+        throw new KofnError('RESOURCE_EXHAUSTED', `${message}; close what else runs on it`);
+      }
+      return percent;
+    };
     const samples = { value: [] as number[], baseline: [] as number[] };
     for (let slice = 0; slice < SLICES; slice++) {
-      const measured = async () => {
-        const percent = await percentOfACore();
-        const { queued, running: behind } = running.server.load();
-        if (queued + behind > MAX_BEHIND) {
-          const message = `this machine does not keep up with ${PER_SECOND} requests/s: ${queued + behind} are under way`;
-          throw new KofnError('RESOURCE_EXHAUSTED', `${message}; close what else runs on it`);
-        }
-        return percent;
-      };
       const open = async () => {
         // A server of its own, for a feed goes on for a while when its reader has gone.
         await using shown = await startServer({ cluster, version: '0', http: ANY, models: [] }, app =>

@@ -83,7 +83,10 @@ export interface OnnxModel {
   /** Initializers and the tensors of Constant nodes, by value name. */
   readonly constants: ReadonlyMap<string, TensorProto>;
   readonly proto: ModelProto;
-  /** Reads `byteLength` bytes of external data, into `scratch` of that size where that saves memory. Throws NOT_FOUND, DATA_LOSS or INVALID_MODEL (outside the folder). */
+  /**
+   * Reads `byteLength` bytes of external data, into `scratch` of that size where there is one and they are not in memory already. Throws
+   * NOT_FOUND, DATA_LOSS or INVALID_MODEL (outside the folder).
+   */
   readonly readExternal: (
     location: string,
     offset: number,

@@ -119,7 +119,7 @@ export function constantValue(model: OnnxModel, constant: TensorProto): Tensor {
 
 /**
  * Elements `first` to `end` of a constant, in parts where it is external data, of which no more is read; of a constant in the model itself
- * they are a view. Throws as {@link constantValue}.
+ * they are a view. External data goes into `scratch`, of as many elements, where there is one. Throws as {@link constantValue}.
  */
 export function* constantSlice(
   model: OnnxModel,

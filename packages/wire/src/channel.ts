@@ -46,7 +46,10 @@ export interface Channel extends AsyncDisposable {
   /** Calls back when the connection breaks (each time); returns the function that stops it. */
   onBroken(listener: (error: KofnError) => void): () => void;
   unary(method: MethodPath, request: Uint8Array, options?: CallOptions): Promise<Uint8Array>;
-  /** Sends `messages` as the transport takes them (backpressure), then waits for the single reply. A message may change once the next is asked for. */
+  /**
+   * Sends `messages` as the transport takes them (backpressure), then waits for the single reply. A message may change once the next is
+   * asked for.
+   */
   clientStream(
     method: MethodPath,
     messages: AsyncIterable<Uint8Array | MessageParts>,
