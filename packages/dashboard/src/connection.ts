@@ -4,7 +4,7 @@
  */
 import type { FaultRequest, PagePatch, PageState } from './protocol.js';
 import { EventParser } from './server-sent-events.js';
-import { withPatch, withState } from './store.js';
+import { isSameServer, withPatch, withState } from './store.js';
 
 export type Link = 'connecting' | 'live' | 'lost' | 'token';
 
@@ -87,9 +87,10 @@ export class Connection {
   }
 
   #take(id: string, event: string, data: string): void {
+    const isKnown = this.#lastId !== undefined && isSameServer(id, this.#lastId);
     this.#lastId = id;
     this.#waitMs = FIRST_WAIT_MS;
-    if (event === 'state') this.state = withState(this.state, JSON.parse(data) as PageState);
+    if (event === 'state') this.state = withState(isKnown ? this.state : undefined, JSON.parse(data) as PageState);
     else if (this.state !== undefined) this.state = withPatch(this.state, JSON.parse(data) as PagePatch);
     this.#told('live');
   }

@@ -1,7 +1,7 @@
 /**
  * What the page and the server tell each other: `GET /kofn/v1/state` answers a PageState; `GET /kofn/v1/events` (Server-Sent Events) begins
- * with one (`event: state`) and goes on with PagePatch messages (`event: patch`), each with an id from which it can be resumed. Times are
- * milliseconds of the cluster's clock where a name says `at`, else durations.
+ * with one (`event: state`) and goes on with PagePatch messages (`event: patch`), each with an id from which it can be resumed: RUN-NUMBER,
+ * and a server that is started again has another RUN. Times are milliseconds of the cluster's clock where a name says `at`, else durations.
  */
 
 export interface PageState {

@@ -4,9 +4,14 @@ import type { EventLine, PagePatch, PageState, RequestLine } from './protocol.js
 const KEPT_REQUESTS = 32;
 const KEPT_EVENTS = 100;
 
-/** A state after a lost connection: requests and events that were seen stay, unless the server is another. */
+/** Whether messages with these ids are of one server: another, or the same one started again, counts requests and time anew. */
+export function isSameServer(id: string, otherId: string): boolean {
+  return id.split('-')[0] === otherId.split('-')[0];
+}
+
+/** A state after a lost connection to the same server: requests and events that were seen stay. */
 export function withState(old: PageState | undefined, next: PageState): PageState {
-  if (old === undefined || next.atMs < old.atMs) return next;
+  if (old === undefined) return next;
   return {
     ...next,
     requests: withRequests(old.requests, next.requests),

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import type { PageState, RequestLine, WorkerLine } from '../src/protocol.js';
 import { EventParser } from '../src/server-sent-events.js';
-import { withPatch, withState } from '../src/store.js';
+import { isSameServer, withPatch, withState } from '../src/store.js';
 
 const request = (number: number): RequestLine => ({
   ...{ number, id: 'a', model: 'm', version: '1', atMs: number, ms: 1, queueMs: 0, error: null, steps: [] },
@@ -54,7 +54,7 @@ describe('the state of the page', () => {
     assert.deepEqual([state.requests.length, state.requests.at(-1)!.number], [32, 99]);
   });
 
-  it('keeps what was seen through a reconnect, unless the server is another', () => {
+  it('keeps what was seen through a reconnect to the same server', () => {
     const told = { ...STATE, atMs: 300, requests: [request(5)], events: [], workers: [worker(0)] };
     const again = withState(STATE, told);
     assert.deepEqual(
@@ -62,7 +62,8 @@ describe('the state of the page', () => {
       [1, 2, 5],
     );
     assert.deepEqual([again.events, again.workers.length], [STATE.events, 1]);
-    assert.deepEqual(withState(STATE, { ...told, atMs: 5 }).requests, [request(5)]);
+    assert.deepEqual(withState(undefined, told), told);
+    assert.deepEqual([isSameServer('ab-1', 'ab-12'), isSameServer('ab-1', 'ac-1')], [true, false]);
   });
 });
 
