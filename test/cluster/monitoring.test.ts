@@ -19,6 +19,7 @@ import {
 } from 'kofn';
 import { loadDemoData } from 'kofn/measure';
 import { after, before, describe, it } from 'mocha';
+import { needDebian } from '../support/debian.js';
 import { untilLost } from '../support/dense-layer.js';
 import { keptWorkers, type KeptWorkers } from '../support/kept-workers.js';
 import { hasPrometheus, Prometheus } from '../support/prometheus.js';
@@ -72,7 +73,7 @@ describe('monitoring', () => {
   };
 
   before(async function () {
-    if (!hasPrometheus()) this.skip(); // npm run setup:debian installs prometheus
+    needDebian(this, { prometheus: hasPrometheus() });
     const data = await loadDemoData();
     inputs = data.inputs(0);
     workers = await keptWorkers(4);

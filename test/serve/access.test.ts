@@ -7,6 +7,7 @@ import { request as httpsRequest } from 'node:https';
 import { credentials, type ServiceError } from '@grpc/grpc-js';
 import type { ServerOptions } from '@kofn/master/serve';
 import { after, before, describe, it } from 'mocha';
+import { needDebian } from '../support/debian.js';
 import { inferenceClient } from '../support/inference-client.js';
 import { mlp, ModelFolder } from '../support/served-models.js';
 import { serving, type Serving } from '../support/serving.js';
@@ -110,10 +111,7 @@ describe('access to a server', () => {
   });
 
   it('speaks TLS on both ports', async function () {
-    if (spawnSync('openssl', ['version']).error !== undefined) {
-      console.error('      skipped: openssl is not there (Debian: openssl)');
-      this.skip();
-    }
+    needDebian(this, { openssl: spawnSync('openssl', ['version']).status === 0 });
     const [key, cert] = [folder.path('key.pem'), folder.path('cert.pem')];
     const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1'];
     execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '1', '-keyout', key, '-out', cert, ...subject], { stdio: 'ignore' }); // prettier-ignore

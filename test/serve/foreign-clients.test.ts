@@ -9,8 +9,9 @@ import type { Tensor } from '@kofn/core';
 import { connectChannel, readRequest, REQUEST_ID } from '@kofn/wire';
 import { startServer } from '@kofn/master/serve';
 import { connect } from 'kofn';
-import { after, before, describe, it, type Context } from 'mocha';
+import { after, before, describe, it } from 'mocha';
 import { ROOT } from '../e2e/command.js';
+import { needDebian } from '../support/debian.js';
 import { answerOf, mlp, ModelFolder, rows } from '../support/served-models.js';
 import { serving, type Serving } from '../support/serving.js';
 
@@ -43,15 +44,7 @@ describe('clients of others', () => {
     );
   }
 
-  /** Skips the test where `tools` are not there, each with the Debian package that has it. */
-  function need(test: Context, tools: readonly (readonly [string, readonly string[], string])[]): void {
-    const lacking = tools
-      .filter(([command, args]) => spawnSync(command, args).status !== 0)
-      .map(([, , debian]) => debian);
-    if (lacking.length === 0) return;
-    console.error(`      skipped: ${lacking.join(', ')} (Debian) ${lacking.length > 1 ? 'are' : 'is'} not installed`);
-    test.skip();
-  }
+  const runs = (command: string, ...args: string[]) => spawnSync(command, args).status === 0;
 
   it('buf: reflection, health, metadata, inference and errors', async () => {
     const call = async (method: string, request: object) => {
@@ -98,11 +91,11 @@ describe('clients of others', () => {
   });
 
   it('python3-grpcio: all six calls, the stream, raw and typed contents, errors and deadlines', async function () {
-    need(this, [
-      [PYTHON, ['-c', 'import grpc'], 'python3-grpcio'],
-      ['protoc', ['--version'], 'protobuf-compiler'],
-      ['test', ['-x', PLUGIN], 'protobuf-compiler-grpc'],
-    ]);
+    needDebian(this, {
+      'python3-grpcio': runs(PYTHON, '-c', 'import grpc'),
+      'protobuf-compiler': runs('protoc', '--version'),
+      'protobuf-compiler-grpc': runs('test', '-x', PLUGIN),
+    });
     const stubs = folder.path('stubs');
     mkdirSync(stubs);
     const health = path.dirname(
@@ -146,7 +139,7 @@ describe('clients of others', () => {
   });
 
   it('curl: JSON, and the binary extension', async function () {
-    need(this, [['curl', ['--version'], 'curl']]);
+    needDebian(this, { curl: runs('curl', '--version') });
     const url = `http://${t.http}/v2/models/mlp/infer`;
     const input = { name: 'x', datatype: 'FP32', shape: [2, 16] };
     writeFileSync(folder.path('body.json'), JSON.stringify({ id: 'c', inputs: [{ ...input, data: values }] }));

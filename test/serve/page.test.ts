@@ -15,6 +15,7 @@ import { FaultControl, isStopped, localFaultButtons } from 'kofn/measure';
 import { after, afterEach, before, describe, it } from 'mocha';
 import { chromium, type Browser, type Page } from 'playwright-core';
 import { MODEL, ROOT } from '../e2e/command.js';
+import { needDebian } from '../support/debian.js';
 
 const CHROMIUM = '/usr/bin/chromium';
 const TOKEN = 'a-token-that-nobody-guesses';
@@ -55,7 +56,7 @@ describe('the page of a server', function () {
   const said: string[] = [];
 
   before(async function () {
-    if (!existsSync(CHROMIUM)) this.skip(); // npm run setup:debian installs chromium
+    needDebian(this, { chromium: existsSync(CHROMIUM) });
     const launching = chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
     workers = await startLocalWorkers(5, { extraArgs: ['--allow-faults'] });
     cluster = await connect({ workers: workers.addresses });

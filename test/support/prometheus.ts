@@ -16,7 +16,7 @@ export interface Sample {
   readonly value: number;
 }
 
-/** Whether `prometheus` and `promtool` are here; npm run setup:debian installs the package prometheus. */
+/** Whether `prometheus` and `promtool` are here, of the package prometheus. */
 export function hasPrometheus(): boolean {
   return ['prometheus', 'promtool'].every(tool => spawnSync(tool, ['--version']).status === 0);
 }

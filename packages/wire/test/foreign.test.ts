@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { before, describe, it } from 'mocha';
+import { describe, it } from 'mocha';
 import { float32 } from '@kofn/core';
 import { cancelFrame, EncodedInputs, readReply, readRequest, replyFrame, requestFrame } from '../src/frames.js';
 import { actionFrom, resolveFaults, settingsFrom, settingsMessage, type FaultSettings } from '../src/faults.js';
@@ -39,11 +39,10 @@ infer_response {
 `;
 const floats = (bytes: Uint8Array | undefined) => [...new Float32Array(Uint8Array.from(bytes!).buffer)];
 
-describe('another implementation of protobuf', () => {
-  before(function () {
-    if (spawnSync('protoc', ['--version']).status !== 0) this.skip(); // npm run setup:debian installs protobuf-compiler
-  });
+const isThere = spawnSync('protoc', ['--version']).status === 0;
+const NEEDS = "needs Debian's protobuf-compiler: npm run setup:debian";
 
+(isThere ? describe : describe.skip)(`another implementation of protobuf${isThere ? '' : ` (${NEEDS})`}`, () => {
   it('reads the requests that we write, whatever the padding', () => {
     for (let letters = 1; letters <= 8; letters++) {
       const name = 'x'.repeat(letters); // each moves the payload by one
