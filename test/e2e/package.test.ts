@@ -63,16 +63,23 @@ describe('the packed packages', () => {
     writeFileSync(
       script,
       `import { codedLayer, connect, float32, startLocalWorkers } from 'kofn';
+       import { registerPage, startServer } from 'kofn/serve';
        const workers = await startLocalWorkers(3);
        const cluster = await connect({ workers: workers.addresses });
        const layer = await codedLayer({ type: 'dense', weights: [[1, 2], [3, 4]], bias: [10, 20] }, { cluster, parity: 1 });
        const { output } = await layer.run(float32([1, 2], Float32Array.of(1, 1)));
-       console.log(JSON.stringify({ output: [...output.data] }));
+       const about = { cluster, version: '0', models: [], http: { host: '127.0.0.1', port: 0 } };
+       const running = await startServer(about, (app, server) => registerPage(app, server, { faults: undefined }));
+       const read = async path => (await fetch('http://' + running.httpAddress + path)).text();
+       const [, script] = /src="\\.(\\/assets[^"]+)"/.exec(await read('/'));
+       const served = [(await read(script)).length > 10_000, (await read('/metrics')).includes('kofn_requests_total')];
+       await running.drain();
+       console.log(JSON.stringify({ output: [...output.data], served }));
        await layer.close(); await cluster.close(); await workers.close();`,
     );
     const library = await ended(sandbox.start([], script));
     assert.equal(library.code, 0, library.stderr);
-    assert.deepEqual(json<{ output: number[] }>(library).output, [13, 27]);
+    assert.deepEqual(json<object>(library), { output: [13, 27], served: [true, true] });
     assert.deepEqual(sandbox.processes(), []);
   });
 });

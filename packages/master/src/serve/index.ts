@@ -5,7 +5,7 @@ export type { EndedRequest, ServedModel, ServerView } from './served.js';
 // What is watched: the page, metrics, and a log line for each change of the fleet.
 export { registerPage, type FaultButtons, type PageOptions } from './page/index.js';
 export { registerMetrics, serverMetrics } from './metrics.js';
-export { logFleet } from './logs.js';
+export { logFleet, type FleetLogger } from './logs.js';
 // For those who put it behind other transports, or add routes.
 export { InferenceServer, type InferAnswer, type InferCall, type LimitOptions } from './server.js';
 export { ModelRepository } from './repository.js';
