@@ -16,9 +16,10 @@ const stuck = new Set();
 /** scripts/left-open.cjs ends what a test kept alive well before. */
 const EXIT_WAIT_MS = 60_000;
 
-/** Tests that only compute; all others wait. */
+/** Tests that only compute, and long ones that keep a core busy; all others wait. */
 const COMPUTING = [
   'test/dist/{sim,compliance}/**/*.test.js',
+  'test/dist/e2e/{large-models,package}.test.js',
   'bench/dist/**/*.test.js',
   'packages/{core,graph,encoder,engine,wire,dashboard}/dist/test/**/*.test.js',
 ];
