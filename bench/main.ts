@@ -9,17 +9,18 @@ import { parseArgs } from 'node:util';
 import { HEAP, openProgress, toolOptions } from 'kofn/measure';
 import type { Bench } from './bench.js';
 import { BENCHES } from './benches.js';
-import { missed, resultOf, tableOf, writeResult, writeTable, type Result } from './results.js';
+import { missed, resultOf, resultsFolder, tableOf, writeResult, writeTable, type Result } from './results.js';
 
 const names = BENCHES.map(({ name, what }) => `  ${name.padEnd(18)} ${what}`).join('\n');
 const HELP = `Usage: npm run bench -- [NAME...] [options]
 
 What a coded request costs over the bare transport and the bare engine: each figure a ratio against a baseline that is measured in
-turn with it. Results go to bench/results/. A NAME may be a group, as transport.
+turn with it. Results go to bench/local/results/, which git ignores. A NAME may be a group, as transport.
 
 ${names}
 
 Options:
+  --save     write the results to bench/results/, where bench/README.md has its figures from
   --check    exit with 1 when a target is missed, and list those
   --profile  print where the time goes instead of the figures (layer)
   --json     print the results as JSON
@@ -40,6 +41,7 @@ function options() {
     const parsed = parseArgs({
       allowPositionals: true,
       options: {
+        save: { type: 'boolean' },
         check: { type: 'boolean' },
         profile: { type: 'boolean' },
         json: { type: 'boolean' },
@@ -64,17 +66,18 @@ async function runAll(): Promise<void> {
       (positionals.length === 0 || positionals.some(asked => isAsked(bench, asked))) &&
       (flags.profile !== true || bench.profile !== undefined),
   );
+  const folder = resultsFolder(flags.save === true);
   const results: Result[] = [];
   for (const bench of chosen) {
     const outcome = await inChild(bench);
     if ('lines' in outcome) console.log(outcome.lines.join('\n'));
     else {
       results.push(outcome);
-      writeResult(outcome);
+      writeResult(folder, outcome);
     }
   }
   if (results.length === 0) return;
-  writeTable(BENCHES);
+  writeTable(folder, BENCHES);
   if (flags.json) console.log(JSON.stringify(results));
   else console.log(tableOf(results));
   const misses = missed(results);

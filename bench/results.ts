@@ -1,11 +1,13 @@
-/** What a run leaves: one JSON file a benchmark in results/, and all of them as one table. */
+/** What a run leaves: one JSON file a benchmark, and all of them as one table; in results/ or, unless that is asked for, in local/. */
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import type { Bench, Figure, Target } from './bench.js';
 
-/** In the checkout, not in dist. */
-const FOLDER = fileURLToPath(new URL('../results/', import.meta.url));
+/** Of the checkout, not of dist: the figures that the documents quote, and, ignored by git, those of this machine. */
+export function resultsFolder(isSaved: boolean): string {
+  return fileURLToPath(new URL(isSaved ? '../results/' : '../local/results/', import.meta.url));
+}
 
 export interface Result {
   readonly bench: string;
@@ -20,19 +22,19 @@ export function resultOf({ name, what, baseline }: Bench, figures: readonly Figu
   return { bench: name, what, baseline, machine, figures };
 }
 
-/** Writes `result` in the place of an earlier one of the same benchmark. */
-export function writeResult(result: Result): void {
-  mkdirSync(FOLDER, { recursive: true });
-  writeFileSync(`${FOLDER}${result.bench.replace('/', '-')}.json`, `${JSON.stringify(result, null, 2)}\n`);
+/** Writes `result` to `folder`, in the place of an earlier one of the same benchmark. */
+export function writeResult(folder: string, result: Result): void {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(`${folder}${result.bench.replace('/', '-')}.json`, `${JSON.stringify(result, null, 2)}\n`);
 }
 
-/** Writes table.md, of every result that lies there, those of earlier runs too; in the order of `benches`. */
-export function writeTable(benches: readonly Bench[]): void {
-  const results = readdirSync(FOLDER)
+/** Writes table.md, of every result that lies in `folder`, those of earlier runs too; in the order of `benches`. */
+export function writeTable(folder: string, benches: readonly Bench[]): void {
+  const results = readdirSync(folder)
     .filter(file => file.endsWith('.json'))
-    .map(file => JSON.parse(readFileSync(`${FOLDER}${file}`, 'utf8')) as Result);
+    .map(file => JSON.parse(readFileSync(`${folder}${file}`, 'utf8')) as Result);
   const known = benches.flatMap(({ name }) => results.filter(({ bench }) => bench === name));
-  writeFileSync(`${FOLDER}table.md`, `${tableOf(known)}\n`);
+  writeFileSync(`${folder}table.md`, `${tableOf(known)}\n`);
 }
 
 export function tableOf(results: readonly Result[]): string {

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import path from 'node:path';
+import { removeStale } from './stale.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const at = (...parts) => path.join(root, ...parts);
@@ -39,6 +40,7 @@ function build() {
   if (!built) console.error('kofn: building (once) …');
   if (process.argv.includes('--force-build')) args.push('--force');
   run(process.execPath, args);
+  removeStale(root);
   buildPage();
   // Files that packages read at run time and that live at the root of the repository.
   copy(at('protos'), at('packages', 'wire', 'protos'));

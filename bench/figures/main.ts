@@ -2,10 +2,12 @@
  * The figures of the papers, from kofn's own failure benchmark: `npm run figures`, with --help for the rest. README.md shows them.
  *
  * Invariants
- * 1. A figure is measured, saved, and drawn from what was saved: `--draw` gives the same picture without measuring.
+ * 1. A figure is measured, its result written, and drawn from that: `--draw` gives the same picture without measuring.
  * 2. A run that is interrupted or fails leaves the results, pictures and tables of before, each whole, and no process.
- * 3. That one figure fails does not keep the others from being measured.
+ * 3. Only with `--save` is anything written that git knows; else all goes to bench/local/figures/.
+ * 4. That one figure fails does not keep the others from being measured.
  */
+import { existsSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,25 +17,27 @@ import { format, resolveConfig } from 'prettier';
 import type { Figure, Row } from './figure.js';
 import { FIGURES, figureFile } from './figures.js';
 import { picturesOf } from './picture.js';
-import { withTable } from './readme.js';
+import { tableOf, withTable } from './readme.js';
 
 const width = Math.max(...FIGURES.map(({ name }) => name.length));
 const HELP = `Usage: npm run figures -- [NAME...] [options]
 
-Measures and draws the figures of bench/figures/README.md. Each has its config beside it, NAME.yaml; its result goes to results/NAME.json,
-its pictures to NAME.svg and NAME.png, and its table into the README. Without a NAME all, which takes about ${Math.ceil(minutesOf(FIGURES))} minutes on
+Measures and draws the figures of bench/figures/README.md. Each has its config there, NAME.yaml. Its result goes to
+bench/local/figures/results/NAME.json, and NAME.svg, NAME.png and NAME.md (its table) beside that; git ignores them. Without a NAME
+all, which takes about ${Math.ceil(minutesOf(FIGURES))} minutes on
 two cores that do nothing else.
 
 ${FIGURES.map(({ name, what, minutes }) => `  ${name.padEnd(width)}  ${what} (${minutesText(minutes)})`).join('\n')}
 
 Options:
-  --draw     draw again from the saved results, without measuring
+  --save     write to bench/figures/ instead, and the tables into its README
+  --draw     draw again from the results, without measuring (those of bench/figures/, with --save or where this machine has none)
   --json     print the numbers of the figures as JSON on stdout
   --help     print this
 
 For example:
   npm run figures -- death
-  npm run figures -- --draw
+  npm run figures -- --draw --save
   npm run figures -- stragglers cost --json
 
 Exit code: 0 done, 1 failed, 2 bad arguments, 130 interrupted (what was saved before is as it was).
@@ -43,7 +47,12 @@ let names: string[] = [];
 const flags = toolOptions(HELP, () => {
   const parsed = parseArgs({
     allowPositionals: true,
-    options: { draw: { type: 'boolean' }, json: { type: 'boolean' }, help: { type: 'boolean' } },
+    options: {
+      save: { type: 'boolean' },
+      draw: { type: 'boolean' },
+      json: { type: 'boolean' },
+      help: { type: 'boolean' },
+    },
   });
   names = parsed.positionals;
   const unknown = names.find(asked => !FIGURES.some(({ name }) => name === asked));
@@ -79,27 +88,35 @@ async function measure(figure: Figure): Promise<void> {
     signal: interrupt.signal,
     onProgress: (share, what) => progress.update(share, () => ({ what })),
   });
-  await mkdir(figureFile('results'), { recursive: true });
-  await writeWhole(resultFile(figure), `${JSON.stringify(result)}\n`);
+  await mkdir(madeFile('results'), { recursive: true });
+  await writeWhole(madeFile(resultOf(figure)), `${JSON.stringify(result)}\n`);
 }
 
 async function draw(figure: Figure): Promise<readonly Row[]> {
-  const saved = await readFile(resultFile(figure), 'utf8').catch((cause: unknown) => {
-    throw new Error(`${figure.name} has not been measured yet: npm run figures -- ${figure.name}`, { cause });
-  });
-  const { spec, rows } = figure.draw(JSON.parse(saved));
+  const { name } = figure;
+  const result = [madeFile(resultOf(figure)), figureFile(resultOf(figure))].find(file => existsSync(file));
+  if (result === undefined) throw new Error(`${name} has not been measured yet: npm run figures -- ${name}`);
+  const { spec, rows } = figure.draw(JSON.parse(await readFile(result, 'utf8')));
   const { svg, png } = await picturesOf(spec);
-  await writeWhole(figureFile(`${figure.name}.svg`), svg);
-  await writeWhole(figureFile(`${figure.name}.png`), png);
-  const readme = figureFile('README.md');
-  const text = withTable(await readFile(readme, 'utf8'), figure.name, rows);
-  await writeWhole(readme, await format(text, { ...(await resolveConfig(readme)), filepath: readme }));
-  note(`${figure.name}: ${relative(figureFile(`${figure.name}.png`))}, ${relative(figureFile(`${figure.name}.svg`))}`);
+  await mkdir(madeFile('.'), { recursive: true });
+  await writeWhole(madeFile(`${name}.svg`), svg);
+  await writeWhole(madeFile(`${name}.png`), png);
+  if (flags.save === true) {
+    const readme = figureFile('README.md');
+    const text = withTable(await readFile(readme, 'utf8'), name, rows);
+    await writeWhole(readme, await format(text, { ...(await resolveConfig(readme)), filepath: readme }));
+  } else await writeWhole(madeFile(`${name}.md`), `${tableOf(rows)}\n`);
+  note(`${name}: ${relative(madeFile(`${name}.png`))}, ${relative(madeFile(`${name}.svg`))}`);
   return rows;
 }
 
-function resultFile({ name }: Figure): string {
-  return figureFile(path.join('results', `${name}.json`));
+function resultOf({ name }: Figure): string {
+  return path.join('results', `${name}.json`);
+}
+
+/** A file that a run makes. */
+function madeFile(name: string): string {
+  return flags.save === true ? figureFile(name) : figureFile(path.join('..', 'local', 'figures', name));
 }
 
 function relative(file: string): string {

@@ -9,7 +9,7 @@ export function withTable(readme: string, name: string, rows: readonly Row[]): s
   return `${readme.slice(0, start + open.length)}\n\n${tableOf(rows)}\n\n${readme.slice(end)}`;
 }
 
-function tableOf(rows: readonly Row[]): string {
+export function tableOf(rows: readonly Row[]): string {
   const heads = Object.keys(rows[0] ?? {});
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
   const isFigures = (head: string) => rows.every(row => typeof row[head] !== 'string');

@@ -52,7 +52,11 @@ describe('figures of the papers', () => {
       assert.ok(existsSync(figureFile(`${name}.png`)));
       const { rows } = draw(JSON.parse(await readFile(figureFile(`results/${name}.json`), 'utf8')));
       const withoutSpace = (text: string) => text.replace(/\s+/g, '').replace(/-+/g, '-');
-      assert.equal(withoutSpace(withTable(readme, name, rows)), withoutSpace(readme), 'npm run figures -- --draw');
+      assert.equal(
+        withoutSpace(withTable(readme, name, rows)),
+        withoutSpace(readme),
+        'npm run figures -- --draw --save',
+      );
     });
   }
 });

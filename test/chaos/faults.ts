@@ -1,7 +1,7 @@
 /**
  * What goes wrong in a run, drawn from its seed: one fault after another, each on one worker, so never more than r = 1: the one that
  * holds a drawn block at the time, as blocks move. A fault is followed in requests and in what the master's fleet says, not in time, so that a seed replays the same faults on
- * any machine. Every kind comes once in each round of KINDS.length faults.
+ * any machine. Every kind comes once in each round.
  */
 import type { Rng } from '@kofn/core';
 
@@ -43,9 +43,9 @@ const MIN_LENGTH = 2;
 const LENGTHS = 30;
 
 /** The faults of a run of at least so many requests. */
-export function drawFaults(rng: Rng, requests: number, blocks: number): Fault[] {
-  const rounds = Math.max(1, Math.round(requests / (REQUESTS_A_FAULT * KINDS.length)));
-  return Array.from({ length: rounds }, () => shuffled(rng, KINDS))
+export function drawFaults(rng: Rng, requests: number, blocks: number, kinds: readonly FaultKind[] = KINDS): Fault[] {
+  const rounds = Math.max(1, Math.round(requests / (REQUESTS_A_FAULT * kinds.length)));
+  return Array.from({ length: rounds }, () => shuffled(rng, kinds))
     .flat()
     .map(kind => {
       const inPayload = kind === 'corrupt' && rng.integer(2) === 0;

@@ -65,6 +65,8 @@ export interface ChaosOptions {
   /** At least so many; more while a worker comes back. */
   readonly requests: number;
   readonly seed: number;
+  /** Default: all. */
+  readonly kinds?: readonly FaultKind[];
   readonly onProgress?: (about: { faults: number; of: number; fault: string; requests: number; lost: number }) => void;
 }
 
@@ -91,7 +93,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
 async function disturbed(
   data: DemoData,
   expected: readonly Tensors[],
-  { requests, seed, onProgress }: ChaosOptions,
+  { requests, seed, kinds, onProgress }: ChaosOptions,
 ): Promise<Omit<ChaosResult, 'seconds' | 'holds'>> {
   await using fleet = await Fleet.start();
   await using cluster = await connect({ workers: fleet.addresses, healAfterMs: HEAL_AFTER_MS });
@@ -105,7 +107,7 @@ async function disturbed(
   });
   const sockets = openSockets(fleet.pids());
   using disturbance = new Disturbance(cluster, model, fleet);
-  const faults = drawFaults(seededRng(seed), requests, BLOCKS);
+  const faults = drawFaults(seededRng(seed), requests, BLOCKS, kinds);
   const resources = new Resources();
   const load = new Load({
     ...{ model, expected, inputs: data.inputs },

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'mocha';
+import { itWhenLong } from '../support/form.js';
 import { ended, json, Sandbox } from './command.js';
 
 const WORKER = fileURLToPath(new URL('../../../packages/worker/bin/kofn-worker.js', import.meta.url));
@@ -90,30 +91,33 @@ claims: [{ what: p50, of: kill cdc-1, to: kill uncoded, why: Because. }]`,
     sandbox.assertNothingLeft();
   });
 
-  it('is exact with two killed at once, by parity or by the master; in open loop, over Wi-Fi, and through flipped bits', async () => {
-    using sandbox = new Sandbox();
-    const { config, output } = configOf(
-      sandbox,
-      `${SMALL.split('\nfaults')[0]}
+  itWhenLong(
+    'is exact with two killed at once, by parity or by the master; in open loop, over Wi-Fi, and through flipped bits',
+    async () => {
+      using sandbox = new Sandbox();
+      const { config, output } = configOf(
+        sandbox,
+        `${SMALL.split('\nfaults')[0]}
 faults: { two: { kind: kill, workers: 2, first: 4, lasts: 8 }, bits: { kind: corrupt, rate: 0.1 } }
 cells:
   - { name: two, strategy: [cdc-1, cdc-2], fault: two, workers: 4 }
   - { name: air, strategy: hedged, link: wifi, load: { everyMs: 20 } }
   - { name: bits, strategy: cdc-1, fault: bits }`,
-    );
-    const outcome = await sandbox.run('bench', 'failure', '--config', config, '--output', output, '--json');
-    assert.equal(outcome.code, 0, outcome.stderr);
-    const { cells } = json<Result>(outcome);
-    assert.deepEqual(
-      cells.map(({ name, lost, wrong }) => [name, lost, wrong]),
-      ['two cdc-1', 'two cdc-2', 'air', 'bits'].map(name => [name, 0, 0]),
-    );
-    const [one, two] = cells as [Result['cells'][0], Result['cells'][0]];
-    assert.ok(one.computedHere >= 8, 'fewer than k were left, and the master computed a block');
-    assert.equal(two.computedHere, 0);
-  });
+      );
+      const outcome = await sandbox.run('bench', 'failure', '--config', config, '--output', output, '--json');
+      assert.equal(outcome.code, 0, outcome.stderr);
+      const { cells } = json<Result>(outcome);
+      assert.deepEqual(
+        cells.map(({ name, lost, wrong }) => [name, lost, wrong]),
+        ['two cdc-1', 'two cdc-2', 'air', 'bits'].map(name => [name, 0, 0]),
+      );
+      const [one, two] = cells as [Result['cells'][0], Result['cells'][0]];
+      assert.ok(one.computedHere >= 8, 'fewer than k were left, and the master computed a block');
+      assert.equal(two.computedHere, 0);
+    },
+  );
 
-  it('ends on Ctrl-C with a report of what was measured, and nothing else', async () => {
+  itWhenLong('ends on Ctrl-C with a report of what was measured, and nothing else', async () => {
     using sandbox = new Sandbox();
     const { config, output } = configOf(
       sandbox,
@@ -189,7 +193,7 @@ cells:
     assert.match(none.stderr, /--cells teleport: there is no such cell; there are kill uncoded/);
   });
 
-  it('runs on workers that are there already, and tells them their faults', async () => {
+  itWhenLong('runs on workers that are there already, and tells them their faults', async () => {
     using sandbox = new Sandbox();
     const addresses: string[] = [];
     for (let i = 0; i < 3; i++) {

@@ -11,6 +11,7 @@ import { promisify } from 'node:util';
 import { sleep, systemClock } from '@kofn/core';
 import { startLocalWorkers } from 'kofn';
 import { after, before, describe, it } from 'mocha';
+import { isLong, itWhenLong } from '../support/form.js';
 import { ended, json, ROOT, Sandbox } from './command.js';
 
 const MiB = 2 ** 20;
@@ -40,12 +41,13 @@ describe('large models', function () {
     ]);
   };
 
-  for (const [network, linear] of [
+  const networks = [
     ['resnet18', 21],
     ['alexnet', 8],
     ['resnet50', 54],
     ['vgg16', 16],
-  ] as const) {
+  ] as const;
+  for (const [network, linear] of isLong ? networks : networks.slice(0, 1)) {
     it(`${network}: all of its ${linear} linear layers coded, exact through a kill, within its memory`, async () => {
       await generate(network);
       using sandbox = new Sandbox();
@@ -89,7 +91,7 @@ describe('large models', function () {
       assert.equal(json<Summary>(await sandbox.run(...args)).shardBytesSent, 0);
     });
 
-    it('one killed half-way and repeated sends the rest only', async () => {
+    itWhenLong('one killed half-way and repeated sends the rest only', async () => {
       using sandbox = new Sandbox();
       const dataDir = path.join(folder, 'data');
       await using workers = await startLocalWorkers(3, { dataDir });

@@ -1,15 +1,53 @@
-/** The packages as npm would publish them, installed in a fresh folder: nothing that they need is missing from them. */
+/** The packages as npm would publish them: nothing that they need is missing from them. The long form installs them in a fresh folder. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, it } from 'mocha';
+import { itWhenLong } from '../support/form.js';
 import { ended, json, ROOT, Sandbox, type Ended } from './command.js';
 
 const OFFLINE = /ENOTFOUND|EAI_AGAIN|ENETUNREACH|ECONNREFUSED|ETIMEDOUT|ENOTCACHED/;
 
+interface Packed {
+  readonly name: string;
+  readonly files: readonly { readonly path: string }[];
+}
+
 describe('the packed packages', () => {
-  it('install into a fresh folder, run the demo and serve the library', async function () {
+  it('hold what they export, run and read', async function () {
+    this.timeout(120_000);
+    using sandbox = new Sandbox();
+    const packed = await npm(sandbox, ROOT, 'pack', '--workspaces', '--dry-run', '--json');
+    assert.equal(packed.code, 0, packed.stderr);
+    const packages = json<Packed[]>(packed);
+    assert.equal(packages.length, 9);
+    for (const { name, files } of packages) {
+      const held = files.map(file => file.path);
+      const folder = path.join(ROOT, 'packages', name === 'kofn' ? 'cli' : name.replace('@kofn/', ''));
+      const { exports, bin = {} } = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8')) as {
+        exports: Record<string, string | Record<string, string>>;
+        bin?: Record<string, string>;
+      };
+      const named = [
+        ...Object.values(exports).flatMap(each => (typeof each === 'string' ? each : Object.values(each))),
+        ...Object.values(bin),
+      ];
+      for (const file of named) {
+        const [start = '', end = ''] = path.normalize(file).split('*');
+        assert.ok(held.some(each => each.startsWith(start) && each.endsWith(end)), `${name}: ${file}`);
+      }
+      assert.ok(!held.some(file => file.includes('/test/')), `${name} holds tests`);
+    }
+    const [kofn, wire, page] = ['kofn', '@kofn/wire', '@kofn/dashboard'].map(
+      name => new Set(packages.find(each => each.name === name)!.files.map(file => file.path)),
+    );
+    for (const file of ['models/fashion-cnn.onnx', 'models/networks.mjs', 'configs/quick.yaml'])
+      assert.ok(kofn!.has(file), file);
+    assert.ok(wire!.has('protos/open_inference.proto') && page!.has('dist/page/index.html'));
+  });
+
+  itWhenLong('install into a fresh folder, run the demo and serve the library', async function () {
     this.timeout(300_000);
     using sandbox = new Sandbox();
     const packed = await npm(sandbox, ROOT, 'pack', '--workspaces', '--pack-destination', sandbox.files);

@@ -50,7 +50,7 @@ describe('kofn run', () => {
     assert.ok(ms! > 0);
     const { lost, late } = summary.recovered;
     assert.ok(lost + late >= 4 * 6, `recovered ${lost} and ${late}`);
-    assert.ok(lost >= 3 * 6, `lost ${lost}`); // in the request of the kill the others may answer before the loss is known
+    assert.ok(lost >= 2 * 6, `lost ${lost}`); // in the request of the kill, and the one behind it, others may answer before the loss is known
     assert.ok(summary.p50Ms! > 0 && summary.p99Ms! >= summary.p50Ms!);
     assert.deepEqual(
       summary.workers.map(({ state }) => state === 'ready'),

@@ -15,6 +15,7 @@ import { FaultControl, isStopped, localFaultButtons } from 'kofn/measure';
 import { after, afterEach, before, describe, it } from 'mocha';
 import { chromium, type Browser, type Page } from 'playwright-core';
 import { MODEL, ROOT } from '../e2e/command.js';
+import { itWhenLong } from '../support/form.js';
 import { needDebian } from '../support/debian.js';
 
 const CHROMIUM = '/usr/bin/chromium';
@@ -144,7 +145,7 @@ describe('the page of a server', function () {
     assert.equal(await badge(2).innerText(), cluster.workers[2]!.state);
   });
 
-  it('shows a worker that is back', async () => {
+  itWhenLong('shows a worker that is back', async () => {
     await page.getByRole('button', { name: 'Restore worker 2' }).click();
     await page.getByText('worker 2: restore done').waitFor();
     await page.getByText('5 of 5 ready').waitFor();
@@ -165,7 +166,7 @@ describe('the page of a server', function () {
     await steps.nth(5).waitFor(); // a request that was cancelled has none
   });
 
-  it('keeps what it shows through a lost connection, and reads on where it was', async () => {
+  itWhenLong('keeps what it shows through a lost connection, and reads on where it was', async () => {
     await page.locator('section.lanes').getByRole('button', { name: 'Pause' }).click();
     const held = await lanes().getAttribute('aria-label');
     const connections = events.length;
@@ -178,7 +179,7 @@ describe('the page of a server', function () {
     said.splice(0); // the browser says that it lost the connection
   });
 
-  it('is reached by the keyboard, and shows where it is', async () => {
+  itWhenLong('is reached by the keyboard, and shows where it is', async () => {
     await page.evaluate('document.activeElement?.blur()');
     const reached: string[] = [];
     for (let tab = 0; tab < 80; tab++) {
@@ -203,7 +204,7 @@ describe('the page of a server', function () {
     assert.ok(reached.some(name => name.startsWith('Request ')));
   });
 
-  it('fits a phone', async () => {
+  itWhenLong('fits a phone', async () => {
     await page.setViewportSize({ width: 360, height: 740 });
     await page.getByRole('button', { name: 'Camera', exact: true }).click();
     await page.getByText('camera', { exact: true }).waitFor();

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'mocha';
+import { isLong } from '../support/form.js';
 import { CANARIES } from './canary.js';
 import { FLEET_CANARIES } from './fleet-canary.js';
 import { HEAL_CANARIES } from './heal-canary.js';
@@ -11,7 +12,9 @@ import { RESTART_CANARIES } from './restart-canary.js';
 import { simulateFleet } from './scale.js';
 import { simulate } from './simulate.js';
 
-const SEEDS = 120;
+const SEEDS = isLong ? 120 : 40;
+/** Of a large fleet: workers, and requests to them. */
+const FLEET = isLong ? { workers: 60, requests: 900 } : { workers: 40, requests: 400 };
 /** By then a planted bug must have been found. */
 const CANARY_SEEDS = 2000;
 
@@ -59,14 +62,11 @@ describe('simulator', () => {
   }
 
   it('loses nothing in a fleet of layers on ten workers each, whose workers are killed and paused', async () => {
-    const [first, second] = [
-      (await simulateFleet(7, { workers: 60, requests: 900 }))!,
-      (await simulateFleet(7, { workers: 60, requests: 900 }))!,
-    ];
+    const [first, second] = [(await simulateFleet(7, FLEET))!, (await simulateFleet(7, FLEET))!];
     const { workers, layers, requests, lost, wrong, kills, pauses, events } = first;
     assert.deepEqual(
       { workers, layers, requests, lost, wrong },
-      { workers: 60, layers: 6, requests: 900, lost: 0, wrong: 0 },
+      { ...FLEET, layers: FLEET.workers / 10, lost: 0, wrong: 0 },
     );
     assert.ok(kills > 0 && pauses > 0);
     assert.deepEqual([second.events, second.kills, second.pauses], [events, kills, pauses]);

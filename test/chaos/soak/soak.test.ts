@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { KofnError } from '@kofn/core';
 import { describe, it } from 'mocha';
+import { itWhenLong } from '../../support/form.js';
 import { ALLOWANCES, FIGURES, growthOf, type Figure, type Sample } from './judge.js';
 import { runSoak } from './run.js';
 
@@ -62,7 +63,7 @@ describe('a soak run', () => {
     );
   });
 
-  it('loses nothing, makes all whole again, keeps nothing, and ends when it is told to', async function () {
+  itWhenLong('loses nothing, makes all whole again, keeps nothing, and ends when it is told to', async function () {
     if (process.platform !== 'linux') this.skip(); // it reads /proc
     this.timeout(120_000);
     const controller = new AbortController();
