@@ -33,6 +33,7 @@ import { openScope, systemClock, throwIfAborted, type Tensors } from '@kofn/core
 import { codedModel, connect, startLocalWorkers, type Cluster, type DispatchHooks, type LocalWorkers } from 'kofn';
 import {
   compareOutputs,
+  isWrong,
   FaultControl,
   isStopped,
   KillPlan,
@@ -43,7 +44,6 @@ import {
   roundMs,
   toolOptions,
   untilFleet,
-  WRONG_ABOVE,
 } from 'kofn/measure';
 import { quartiles, ratioInterval } from '../statistics.js';
 
@@ -184,8 +184,7 @@ async function killOnce(
     for (let i = 0; i < requests; i++) ms = (await ask((picture + i) % data.count)).report.ms;
     return ms;
   };
-  const isExact = (outputs: Tensors) =>
-    Object.values(compareOutputs(outputs, expected(picture))).every(({ maxRelError }) => maxRelError <= WRONG_ABOVE);
+  const isExact = (outputs: Tensors) => !isWrong(compareOutputs(outputs, expected(picture)));
 
   const healthyMs = await warmUp(WARM_UP);
   await stop(fleet[worker]!);

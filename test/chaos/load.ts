@@ -8,7 +8,7 @@
  */
 import { abortable, KofnError, openScope, systemClock, type Tensors } from '@kofn/core';
 import type { CodedModel, RunReport } from 'kofn';
-import { compareOutputs, WRONG_ABOVE } from 'kofn/measure';
+import { compareOutputs, isWrong } from 'kofn/measure';
 import { standStill } from '../support/stand-still.js';
 
 const IN_FLIGHT = 4;
@@ -109,8 +109,7 @@ export class Load {
       const result = await running;
       report = result.report;
       this.times.push(report.ms);
-      const errors = Object.values(compareOutputs(result.outputs, expected[picture]!));
-      if (!errors.every(({ maxRelError }) => maxRelError <= WRONG_ABOVE)) {
+      if (isWrong(compareOutputs(result.outputs, expected[picture]!))) {
         this.wrong++;
         this.failures.push(`request ${request} (${about}): a wrong answer`);
       }

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { float32, type Tensors } from '@kofn/core';
 import { codedModel, connect, startLocalWorkers, type LocalWorkers } from 'kofn';
-import { compareOutputs, loadDemoData, Reference, untilFleet, WRONG_ABOVE, type DemoData } from 'kofn/measure';
+import { compareOutputs, isWrong, loadDemoData, Reference, untilFleet, type DemoData } from 'kofn/measure';
 import { after, before, describe, it } from 'mocha';
 import { Load } from '../chaos/load.js';
 import { leftSince, openResources } from '../chaos/resources.js';
@@ -249,8 +249,8 @@ class Client {
   #took(picture: number, output: readonly number[]): void {
     const [[name, { shape }]] = Object.entries(this.#expected[picture]!) as [[string, Tensors[string]]];
     const actual = { [name]: float32(shape, Float32Array.from(output)) };
-    const [error] = Object.values(compareOutputs(actual, this.#expected[picture]!));
-    if (!(error!.maxRelError <= WRONG_ABOVE)) this.failures.push(`picture ${picture}: a wrong answer`);
+    if (isWrong(compareOutputs(actual, this.#expected[picture]!)))
+      this.failures.push(`picture ${picture}: a wrong answer`);
     this.answers++;
     this.#wake();
   }

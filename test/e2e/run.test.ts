@@ -4,7 +4,7 @@ import path from 'node:path';
 import { tensor } from '@kofn/core';
 import { startLocalWorkers } from 'kofn';
 import { describe, it } from 'mocha';
-import { makeModel } from '../support/onnx-models.js';
+import { makeModel, quantizedDense } from '../support/onnx-models.js';
 import { json, MODEL, ROOT, Sandbox } from './command.js';
 
 interface Summary {
@@ -22,7 +22,14 @@ interface Summary {
   p99Ms: number | null;
   codedLayers: { name: string; k: number; r: number; code: string }[];
   kills: { worker: number; request: number; hit: boolean; ms: number | null }[];
-  outputs: { name: string; maxAbsError: number; maxRelError: number }[];
+  outputs: {
+    name: string;
+    maxAbsError: number;
+    maxRelError: number;
+    referenceRelDifference: number | null;
+    allowedRelError: number | null;
+  }[];
+  referenceSettings: string[];
   plan: { speeds: { source: string }; layers: { decision: string }[]; segments: { decision: string }[] };
   workers: { state: string }[];
   failures: { request: number; code: string; message: string }[];
@@ -160,6 +167,34 @@ describe('kofn run', () => {
       workers.workers.every(({ pid }) => process.kill(pid, 0)),
       'workers that it did not start go on',
     );
+    sandbox.assertNothingLeft();
+  });
+
+  it('holds int8 weights to what ONNX Runtime computes with them before it fuses them, and tells what it differs from itself', async () => {
+    using sandbox = new Sandbox();
+    const file = path.join(sandbox.files, 'int8.onnx');
+    writeFileSync(file, quantizedDense(64, 32).model);
+    const args = ['run', file, '--local', '2', '--parity', '0', '--random', '1', '--compare'];
+    const outcome = await sandbox.run(...args, '--json');
+    assert.equal(outcome.code, 0, outcome.stderr);
+    const { wrong, outputs, referenceSettings } = json<Summary>(outcome);
+    const [{ maxRelError, referenceRelDifference, allowedRelError } = assert.fail('no output')] = outputs;
+    assert.equal(wrong, 0);
+    assert.ok(maxRelError < 1e-6, `error ${maxRelError}`);
+    assert.ok(referenceRelDifference! > 1e-3, `from itself ${referenceRelDifference}`);
+    assert.equal(allowedRelError, 3 * referenceRelDifference!);
+    assert.deepEqual(referenceSettings, ['disabled, 1 thread', 'all, 1 thread', 'basic, 4 threads']);
+
+    const shown = await sandbox.run(...args);
+    assert.match(
+      shown.stdout,
+      /error of "y" +│ \d\S* of its largest element \(ONNX Runtime from itself: 4\.\de-3; allowed: 1\.\de-2\)/,
+    );
+    const strict = await sandbox.run(...args, '--atol', '1e-30', '--json');
+    assert.equal(strict.code, 1, 'as exact as asked for');
+    assert.deepEqual([json<Summary>(strict).wrong, json<Summary>(strict).outputs[0]!.allowedRelError], [1, null]);
+    const alone = await sandbox.run('run', file, '--local', '2', '--random', '1', '--rtol', '1e-3');
+    assert.deepEqual([alone.code, alone.stderr.includes('--compare')], [2, true]);
     sandbox.assertNothingLeft();
   });
 

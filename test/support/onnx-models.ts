@@ -115,6 +115,24 @@ export function drawn(shape: readonly number[], draw: () => number): Tensor {
   return { dtype: 'float32', shape, data: Float32Array.from({ length }, draw) };
 }
 
+/** An int8 weight matrix behind DequantizeLinear: ONNX Runtime multiplies it in int8 beyond basic optimisation, some 0.3 % off. */
+export function quantizedDense(inputs: number, units: number): { model: Uint8Array; weights: Uint8Array } {
+  const weights = Int8Array.from({ length: inputs * units }, (_, i) => ((i * 7919) % 255) - 127);
+  return makeModel({
+    nodes: [
+      { op: 'DequantizeLinear', inputs: ['w8', 'scale', 'zero'], outputs: ['w'] },
+      { op: 'MatMul', inputs: ['x', 'w'], outputs: ['y'], name: 'fc' },
+    ],
+    inputs: { x: { dtype: 'float32', shape: [1, inputs] } },
+    outputs: { y: { dtype: 'float32', shape: [1, units] } },
+    initializers: {
+      w8: { dtype: 'int8', shape: [inputs, units], data: weights },
+      scale: { dtype: 'float32', shape: [], data: Float32Array.of(0.01) },
+      zero: { dtype: 'int8', shape: [], data: Int8Array.of(0) },
+    },
+  });
+}
+
 function graphProto({ nodes, inputs = {}, outputs }: GraphSpec): object {
   return {
     name: 'test',

@@ -21,7 +21,7 @@ export interface DemoFigures {
   readonly code: CodeName;
   readonly requests: number;
   readonly lost: number;
-  /** Answers whose logits are off by more than 1e-4 of the largest. */
+  /** Answers with a logit that is off by more than is allowed (compare.ts): at most 1e-4 of the largest. */
   readonly wrong: number;
   /** Right classes among all requests: a lost request is not right. */
   readonly accuracy: number;

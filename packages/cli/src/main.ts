@@ -152,7 +152,13 @@ function addRun(program: Command, running: Running): void {
       'local',
     )
     .option('--id <name>', 'who claims the shards: the same name finds its model again (default: a random one)')
-    .option('--compare', 'compare each answer with the uncoded model in ONNX Runtime')
+    .option('--compare', 'compare each answer with the uncoded model in ONNX Runtime, and ONNX Runtime with itself')
+    .option(
+      '--atol <n>',
+      'with --compare: right is |answer - expected| <= atol + rtol * |expected|',
+      decimal('--atol', 0, 1e38),
+    )
+    .option('--rtol <n>', 'the same (default: by what ONNX Runtime differs from itself)', decimal('--rtol', 0, 1e38))
     .option('--output <dir>', 'write each output to DIR/NAME.npy (NAME.REQUEST.npy for several requests)')
     .option('--kill <i@n>', 'kill local worker I while it holds request N, both from 0; repeat for more', kill);
   addJsonOption(command)

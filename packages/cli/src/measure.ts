@@ -1,5 +1,5 @@
 // What this repository's benchmarks and fault tests use beside the public API, as `kofn/measure`: nothing here is promised to stay.
-export { compareOutputs, WRONG_ABOVE, type OutputError } from './compare.js';
+export { compareOutputs, isWrong, type OutputError } from './compare.js';
 export { loadDemoData, type DemoData } from './demo-data.js';
 export { readConfig } from './failure/config.js';
 export { FaultControl, type FaultSettings } from './failure/fault-control.js';

@@ -13,8 +13,12 @@ export interface OpenCommand {
   /** Of external data, relative to the model. */
   readonly externalFiles: readonly string[];
   readonly engine: 'native' | 'wasm' | 'auto';
+  readonly level: OptimizationLevel;
   readonly threads: number;
 }
+
+/** Of ONNX Runtime's graph optimisation. It changes the order of sums, and beyond `basic` the arithmetic of quantised layers. */
+export type OptimizationLevel = 'disabled' | 'basic' | 'all';
 
 export interface RunCommand {
   readonly kind: 'run';
@@ -45,6 +49,8 @@ process.on('message', (command: OpenCommand | RunCommand) => {
 async function handle(command: OpenCommand | RunCommand): Promise<Answer> {
   try {
     if (command.kind === 'run') return { outputs: await run(opened!, command.inputs) };
+    await opened?.session.release();
+    opened = undefined;
     opened = await open(command);
     return {};
   } catch (error) {
@@ -54,8 +60,9 @@ async function handle(command: OpenCommand | RunCommand): Promise<Answer> {
 }
 
 async function open(command: OpenCommand): Promise<Opened> {
-  const { engine, modelPath, threads } = command;
+  const { engine, modelPath, level, threads } = command;
   const options = {
+    graphOptimizationLevel: level,
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     logSeverityLevel: 3,

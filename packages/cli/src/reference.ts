@@ -1,6 +1,7 @@
 /**
  * The uncoded model in ONNX Runtime, in a child process (reference-child.ts) so that its memory and its crashes are not the
- * master's: what an answer is compared with.
+ * master's: what an answer is compared with. It runs at the optimisation that plans begin with (`basic`); how much other levels and
+ * numbers of threads change its own answer is what `differences` tells.
  *
  * Invariants
  * 1. One question is open at a time; each gets an answer or an error.
@@ -13,11 +14,16 @@ import { fileURLToPath } from 'node:url';
 import { abortable, abortReason, isErrorCode, KofnError, throwIfAborted, type Tensors } from '@kofn/core';
 import type { EngineName } from '@kofn/engine';
 import { loadModel } from '@kofn/graph';
+import { compareOutputs, type SelfDifferences } from './compare.js';
 import type { Answer, OpenCommand, RunCommand } from './reference-child.js';
+
+type Setting = Pick<OpenCommand, 'level' | 'threads'>;
 
 export interface ReferenceOptions {
   readonly engine?: EngineName | 'auto' | undefined;
   readonly threads?: number | undefined;
+  /** Inputs to find `differences` with; without them there are none. */
+  readonly sample?: Tensors | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -27,16 +33,21 @@ export class Reference implements AsyncDisposable {
   readonly #onAbort = () => this.#child.kill('SIGKILL');
   readonly #gone: Promise<void>;
   #stderr = '';
+  #settings: readonly string[] = [];
+  #differences: SelfDifferences = {};
 
   /** Opens the model at `modelPath`. Throws INVALID_MODEL (ONNX Runtime refuses it), ENGINE, CANCELLED. */
   static async open(modelPath: string, options: ReferenceOptions = {}): Promise<Reference> {
     throwIfAborted(options.signal);
     const externalFiles = await externalFilesOf(modelPath);
     const reference = new Reference(options.signal);
-    const { engine = 'auto', threads = 1 } = options;
-    const command: OpenCommand = { kind: 'open', modelPath: path.resolve(modelPath), externalFiles, engine, threads };
+    const { engine = 'auto', threads = 1, sample } = options;
+    const open = (setting: Setting) =>
+      reference.#ask({ kind: 'open', modelPath: path.resolve(modelPath), externalFiles, engine, ...setting });
     try {
-      await reference.#ask(command);
+      const others = sample === undefined ? [] : await reference.#othersAnswers(open, otherSettings(threads), sample);
+      await open({ level: 'basic', threads });
+      if (sample !== undefined) await reference.#differFrom(others, sample);
     } catch (error) {
       await reference.close();
       throw error;
@@ -58,6 +69,16 @@ export class Reference implements AsyncDisposable {
     signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
 
+  /** How ONNX Runtime was set to find the differences, in words; none without a sample, or where it opened with no other setting. */
+  get settings(): readonly string[] {
+    return this.#settings;
+  }
+
+  /** The largest difference of each output to what other settings gave for the sample, relative to its largest magnitude. */
+  get differences(): SelfDifferences {
+    return this.#differences;
+  }
+
   /** What the uncoded model answers. Throws ENGINE, CANCELLED. */
   async run(inputs: Tensors): Promise<Tensors> {
     const { outputs } = await this.#ask({ kind: 'run', inputs });
@@ -73,6 +94,39 @@ export class Reference implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** One session after the other, for a large model's memory. A setting that cannot run this model is left out. */
+  async #othersAnswers(
+    open: (setting: Setting) => Promise<unknown>,
+    settings: readonly Setting[],
+    sample: Tensors,
+  ): Promise<(readonly [string, Tensors])[]> {
+    const answers: (readonly [string, Tensors])[] = [];
+    for (const setting of settings) {
+      try {
+        await open(setting);
+        answers.push([
+          `${setting.level}, ${setting.threads} thread${setting.threads === 1 ? '' : 's'}`,
+          await this.run(sample),
+        ]);
+      } catch (error) {
+        if (this.#child.exitCode !== null || this.#child.signalCode !== null || this.#signal?.aborted) throw error;
+      }
+    }
+    return answers;
+  }
+
+  async #differFrom(others: readonly (readonly [string, Tensors])[], sample: Tensors): Promise<void> {
+    const own = await this.run(sample);
+    const largest: Record<string, number> = {};
+    for (const [, answer] of others) {
+      for (const [name, { maxRelError }] of Object.entries(compareOutputs(answer, own))) {
+        largest[name] = Math.max(largest[name] ?? 0, maxRelError);
+      }
+    }
+    this.#settings = others.map(([setting]) => setting);
+    this.#differences = largest;
   }
 
   async #ask(command: OpenCommand | RunCommand): Promise<Answer> {
@@ -100,6 +154,15 @@ export class Reference implements AsyncDisposable {
     const said = this.#stderr.trim();
     return new KofnError('ENGINE', `the process of the uncoded model (--compare) ended (${how})${said && `: ${said}`}`);
   }
+}
+
+/** Settings other than the reference's own. */
+function otherSettings(threads: number): Setting[] {
+  return [
+    { level: 'disabled', threads },
+    { level: 'all', threads },
+    { level: 'basic', threads: threads === 1 ? 4 : 1 },
+  ];
 }
 
 /** Files with external data, relative to the model: WebAssembly cannot read them itself. */

@@ -12,7 +12,9 @@ import type {
   SegmentPlan,
   VerifyChoice,
 } from '@kofn/master';
+import { allowedOf } from './compare.js';
 import type { KillOutcome } from './kill-plan.js';
+import type { Reference } from './reference.js';
 import { formatBytes, formatError, formatMs, table, verdict } from './render.js';
 import { roundMs } from './stats.js';
 import { jsonNumber, type Tally } from './tally.js';
@@ -23,7 +25,7 @@ export interface RunSummary {
   readonly requests: number;
   /** Requests without an answer. */
   readonly lost: number;
-  /** Answers with a relative error over 1e-4; null without --compare. */
+  /** Answers with an element that is off by more than is allowed; null without --compare. */
   readonly wrong: number | null;
   /** Data blocks computed from parity, over all layers and requests. */
   readonly recovered: { readonly lost: number; readonly late: number };
@@ -46,7 +48,13 @@ export interface RunSummary {
     readonly name: string;
     readonly maxAbsError: number | string | null;
     readonly maxRelError: number | string | null;
+    /** What the first request's output differs by between settings of ONNX Runtime itself, like maxRelError. */
+    readonly referenceRelDifference: number | string | null;
+    /** What the output may be off by, relative to its largest magnitude; null without --compare, and with --atol or --rtol. */
+    readonly allowedRelError: number | string | null;
   }[];
+  /** Settings of ONNX Runtime that were compared with the one that answers are compared with. */
+  readonly referenceSettings: readonly string[];
   /** Of answered requests; null when there are none. */
   readonly p50Ms: number | null;
   readonly p99Ms: number | null;
@@ -75,15 +83,16 @@ export function runSummary(parts: {
   kills: readonly KillOutcome[];
   cluster: Cluster;
   shardBytesSent: number;
-  compared: boolean;
-  asked: { hedge?: HedgeAfter; segments: SegmentChoice; verify: VerifyChoice };
+  reference: Reference | undefined;
+  asked: { hedge?: HedgeAfter; segments: SegmentChoice; verify: VerifyChoice; atol?: number; rtol?: number };
 }): RunSummary {
-  const { modelPath, coded, tally, kills, cluster, shardBytesSent, compared, asked } = parts;
+  const { modelPath, coded, tally, kills, cluster, shardBytesSent, reference, asked } = parts;
+  const isCalibrated = reference !== undefined && (asked.atol ?? asked.rtol) === undefined;
   return {
     model: modelPath,
     requests: tally.requests,
     lost: tally.lost,
-    wrong: compared ? tally.wrong : null,
+    wrong: reference === undefined ? null : tally.wrong,
     recovered: tally.recovered,
     computedHere: tally.computedHere,
     resent: tally.resent,
@@ -96,8 +105,16 @@ export function runSummary(parts: {
     outputs: coded.outputs.map(({ name }) => {
       const errors = tally.outputErrors.get(name);
       const { maxAbsError = null, maxRelError = null } = errors ?? {};
-      return { name, maxAbsError: jsonNumber(maxAbsError), maxRelError: jsonNumber(maxRelError) };
+      const difference = reference?.differences[name];
+      return {
+        name,
+        maxAbsError: jsonNumber(maxAbsError),
+        maxRelError: jsonNumber(maxRelError),
+        referenceRelDifference: jsonNumber(difference ?? null),
+        allowedRelError: isCalibrated ? jsonNumber(allowedOf(difference)) : null,
+      };
     }),
+    referenceSettings: reference?.settings ?? [],
     p50Ms: tally.ms(50),
     p99Ms: tally.ms(99),
     shardBytesSent,
@@ -113,14 +130,13 @@ export function runSummary(parts: {
 
 /** `report` is that of the last answered request. */
 export function runTables(summary: RunSummary, report: RunReport | undefined): string {
-  const { requests, lost, wrong, recovered, computedHere, resent, maxRelError, p50Ms, p99Ms, kills, shardBytesSent } =
-    summary;
+  const { requests, lost, wrong, recovered, computedHere, resent, p50Ms, p99Ms, kills, shardBytesSent } = summary;
   const { hedged, segments, segmentsAnswered, audits } = summary;
   const rows = [
     ['requests', String(requests)],
     ['lost', verdict(String(lost), lost === 0)],
     ['wrong', wrong === null ? 'not compared (--compare)' : verdict(String(wrong), wrong === 0)],
-    ['largest relative error', formatError(maxRelError)],
+    ...summary.outputs.map(output => [`error of "${output.name}"`, errorCell(output)]),
     ['blocks recovered from parity', `${recovered.lost} lost, ${recovered.late} late`],
     ...(computedHere > 0 ? [['blocks computed by the master', String(computedHere)]] : []),
     ...(resent > 0 ? [['blocks asked of other workers', String(resent)]] : []),
@@ -146,6 +162,17 @@ export function runTables(summary: RunSummary, report: RunReport | undefined): s
   const parts = [table(['run', summary.model], rows)];
   if (report !== undefined && report.layers.length > 0) parts.push(layerTable(report));
   return parts.join('\n\n');
+}
+
+/** Both figures that the verdict rests on. Relative to the output's largest magnitude. */
+function errorCell(output: RunSummary['outputs'][number]): string {
+  const { maxRelError, maxAbsError, referenceRelDifference, allowedRelError } = output;
+  if (maxRelError === null) return '-';
+  if (allowedRelError === null)
+    return `${formatError(maxRelError)} of its largest element, ${formatError(maxAbsError)} absolute`;
+  const itself =
+    referenceRelDifference === null ? '' : `ONNX Runtime from itself: ${formatError(referenceRelDifference)}; `;
+  return `${formatError(maxRelError)} of its largest element (${itself}allowed: ${formatError(allowedRelError)})`;
 }
 
 function layerTable(report: RunReport): string {

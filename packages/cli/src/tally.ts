@@ -1,7 +1,7 @@
 /** Counts over the requests of one run: what was lost, what was wrong, what was recovered, how long it took. */
 import type { KofnError } from '@kofn/core';
 import type { RunReport } from '@kofn/master';
-import { WRONG_ABOVE, type OutputError } from './compare.js';
+import { isWrong, type OutputError } from './compare.js';
 import { largest, percentile, roundMs } from './stats.js';
 
 const RECENT = 100;
@@ -28,7 +28,7 @@ export class Tally {
   hedged = 0;
   /** Answers of segments that stand on workers: a worker's, and the master's own. */
   readonly segments = { workers: 0, master: 0 };
-  readonly #errors = new Map<string, OutputError>();
+  readonly #errors = new Map<string, Omit<OutputError, 'isWrong'>>();
 
   constructor(requests: number) {
     this.requests = requests;
@@ -52,7 +52,7 @@ export class Tally {
 
   compare(errors: Readonly<Record<string, OutputError>>): void {
     this.compared++;
-    if (Object.values(errors).some(({ maxRelError }) => !(maxRelError <= WRONG_ABOVE))) this.wrong++;
+    if (isWrong(errors)) this.wrong++;
     for (const [name, { maxAbsError, maxRelError }] of Object.entries(errors)) {
       const before = this.#errors.get(name);
       this.#errors.set(name, {
@@ -68,7 +68,7 @@ export class Tally {
   }
 
   /** Largest errors of each output over all compared answers. */
-  get outputErrors(): ReadonlyMap<string, OutputError> {
+  get outputErrors(): ReadonlyMap<string, Omit<OutputError, 'isWrong'>> {
     return this.#errors;
   }
 

@@ -3,7 +3,7 @@ import { isKofnError, KofnError, seededRng, tensor, type Tensor } from '@kofn/co
 import type { RunReport } from '@kofn/master';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { compareOutputs } from '../src/compare.js';
+import { calibrated, compareOutputs, isWrong } from '../src/compare.js';
 import { describeError, exitCodeOf } from '../src/exit.js';
 import { fromHalf, toHalf } from '@kofn/core';
 import { fileNames } from '../src/output.js';
@@ -34,8 +34,12 @@ describe('figures', () => {
 
   it('errors are relative to the largest magnitude of the output', () => {
     const { y } = compareOutputs({ y: floats(1, -7.5, 0.5) }, { y: floats(1, -8, 0) });
-    assert.deepEqual(y, { maxAbsError: 0.5, maxRelError: 0.0625 });
-    assert.deepEqual(compareOutputs({ y: floats(0) }, { y: floats(0) })['y'], { maxAbsError: 0, maxRelError: 0 });
+    assert.deepEqual(y, { maxAbsError: 0.5, maxRelError: 0.0625, isWrong: true });
+    assert.deepEqual(compareOutputs({ y: floats(0) }, { y: floats(0) })['y'], {
+      maxAbsError: 0,
+      maxRelError: 0,
+      isWrong: false,
+    });
     assert.equal(compareOutputs({ y: floats(1e-9) }, { y: floats(0) })['y']!.maxRelError, Infinity);
   });
 
@@ -58,10 +62,37 @@ describe('figures', () => {
     assert.equal(compareOutputs(text('a'), text('a'))['y']!.maxRelError, 0);
     assert.equal(compareOutputs(text('a'), text('b'))['y']!.maxRelError, Infinity);
     assert.throws(
-      () => compareOutputs({ y: floats(1, 2) }, { y: floats(1) }),
-      /gives float32 \[1\].*coded one float32 \[2\]/,
+      () => compareOutputs(half(0), { y: floats(1) }),
+      /gives float32 \[1\].*coded one float16 \[1\]/,
     );
     assert.throws(() => compareOutputs({}, { y: floats(1) }), /the coded one nothing/);
+    const { y: other } = compareOutputs({ y: floats(1, 2) }, { y: floats(1) });
+    assert.deepEqual(other, { maxAbsError: Infinity, maxRelError: Infinity, isWrong: true }, 'another shape');
+  });
+
+  it('an element may be off by half of 1e-4 of the largest and by half of 1e-4 of itself', () => {
+    const off = (byLargest: number, bySmall: number) =>
+      isWrong(compareOutputs({ y: floats(64 + byLargest, bySmall) }, { y: floats(64, 0) }));
+    assert.deepEqual([off(0.9 * 64e-4, 0), off(1.1 * 64e-4, 0)], [false, true]);
+    assert.deepEqual([off(0, 0.9 * 32e-4), off(0, 1.1 * 32e-4)], [false, true]);
+  });
+
+  it('an output may be off by three times what ONNX Runtime differs from itself in it', () => {
+    const off = (name: string, error: number, difference: number) => {
+      const answer = { y: floats(1), z: floats(1), [name]: floats(1 + error) };
+      return isWrong(compareOutputs(answer, { y: floats(1), z: floats(1) }, calibrated({ y: difference, z: 0 })));
+    };
+    assert.deepEqual([off('y', 2.9e-3, 1e-3), off('y', 3.1e-3, 1e-3)], [false, true]);
+    assert.deepEqual([off('z', 0.9e-4, 1e-3), off('z', 1.1e-4, 1e-3)], [false, true], 'another output is not');
+    assert.deepEqual(
+      [off('y', 0.9e-4, 1e-9), off('y', 1.1e-4, 1e-9)],
+      [false, true],
+      'and never held to less than 1e-4',
+    );
+    const lost = compareOutputs({ y: floats(NaN) }, { y: floats(1) }, calibrated({ y: 1 }));
+    assert.ok(isWrong(lost), 'NaN is wrong whatever is allowed');
+    const none = compareOutputs({ y: floats(1, 2) }, { y: floats(1) }, calibrated({ y: Infinity }));
+    assert.ok(!isWrong(none), 'an output whose shape differs from run to run cannot be told wrong');
   });
 
   it('half precision: every normal bit pattern survives the way there and back', () => {
@@ -86,10 +117,10 @@ describe('figures', () => {
     const segments = [{ worker: 0 }, { worker: null }, { worker: 3 }];
     const report = (ms: number) => ({ ms, layers: [layer, layer], segments }) as unknown as RunReport;
     tally.answered(report(10), 0);
-    tally.compare({ y: { maxAbsError: 1, maxRelError: 1e-4 } });
+    tally.compare({ y: { maxAbsError: 1, maxRelError: 1e-4, isWrong: false } });
     tally.failed(1, new KofnError('NOT_ENOUGH_WORKERS', 'two of four'));
     tally.answered(report(30.00049), 2);
-    tally.compare({ y: { maxAbsError: 0, maxRelError: 2e-4 } });
+    tally.compare({ y: { maxAbsError: 0, maxRelError: 2e-4, isWrong: true } });
     assert.equal(tally.lost, 2, 'one failed, one never ran');
     assert.equal(tally.wrong, 1);
     assert.deepEqual(tally.recovered, { lost: 4, late: 8 });

@@ -57,6 +57,44 @@ describe('the uncoded model to compare with', () => {
     });
   }
 
+  it('tells what ONNX Runtime differs from itself, and answers at the optimisation that plans begin with', async () => {
+    const file = path.join(folder, 'int8.onnx');
+    // y = 0.1 * w8 * x in float32; with all optimisations x is rounded to 255 steps first.
+    const proto = onnx.ModelProto.create({
+      irVersion: 7,
+      opsetImport: [{ domain: '', version: 13 }],
+      graph: {
+        name: 'int8',
+        node: [
+          { opType: 'DequantizeLinear', input: ['w8', 'scale', 'zero'], output: ['w'] },
+          { opType: 'MatMul', input: ['x', 'w'], output: ['y'] },
+        ],
+        input: [
+          { name: 'x', type: { tensorType: { elemType: FLOAT, shape: { dim: [{ dimValue: 1 }, { dimValue: 3 }] } } } },
+        ],
+        output: [{ name: 'y', type: { tensorType: { elemType: FLOAT } } }],
+        initializer: [
+          { name: 'w8', dims: [3, 1], dataType: 3, rawData: new Uint8Array(Int8Array.of(100, 50, -120).buffer) },
+          { name: 'scale', dims: [], dataType: FLOAT, rawData: new Uint8Array(Float32Array.of(0.1).buffer) },
+          { name: 'zero', dims: [], dataType: 3, rawData: new Uint8Array(1) },
+        ],
+      },
+    });
+    writeFileSync(file, onnx.ModelProto.encode(proto).finish());
+    const sample = { x: tensor('float32', [1, 3], Float32Array.of(1, 0.3333, -0.7777)) };
+    await using reference = await Reference.open(file, { sample });
+    const exact = 10 + 5 * 0.3333 + 12 * 0.7777;
+    const { y } = await reference.run(sample);
+    assert.ok(Math.abs(Number(y!.data[0]) - exact) < 1e-5, String(y!.data[0]));
+    assert.equal(reference.settings.length, 3);
+    assert.ok(
+      reference.differences['y']! > 1e-5 && reference.differences['y']! < 1e-2,
+      String(reference.differences['y']),
+    );
+    await using plain = await Reference.open(file);
+    assert.deepEqual([plain.settings, plain.differences, await plain.run(sample)], [[], {}, { y }]);
+  });
+
   it('says what ONNX Runtime says against an input, and goes on', async () => {
     await using reference = await Reference.open(model);
     await assert.rejects(reference.run({ z: x(1) }), (error: unknown) => {

@@ -4,7 +4,7 @@ import { planModel, type CodedModel, type OnLoss, type RunReport } from '@kofn/m
 import { KofnError } from '@kofn/core';
 import type { Tensors } from '@kofn/core';
 import type { Kill } from '../arguments.js';
-import { compareOutputs } from '../compare.js';
+import { calibrated, compareOutputs, type ToleranceOf } from '../compare.js';
 import { EXIT_FAILED, EXIT_OK } from '../exit.js';
 import { openInputs, takenInputs, type InputSource } from '../inputs.js';
 import { checkKills } from '../kill-plan.js';
@@ -24,6 +24,8 @@ export interface RunArguments extends SharedArguments {
   readonly deadline?: number;
   readonly onLoss: OnLoss;
   readonly compare?: boolean;
+  readonly atol?: number;
+  readonly rtol?: number;
   readonly output?: string;
   readonly kill?: readonly Kill[];
 }
@@ -34,7 +36,10 @@ export async function run(modelPath: string, args: RunArguments, signal: AbortSi
   const { requests, kill: kills = [] } = args;
   const output = args.output === undefined ? undefined : await OutputFolder.open(args.output, outputs, requests > 1);
 
-  await using reference = args.compare === true ? await Reference.open(modelPath, { ...args, signal }) : undefined;
+  await using reference =
+    args.compare === true
+      ? await Reference.open(modelPath, { ...args, sample: inputs.forRequest(0), signal })
+      : undefined;
   await using workers = await Workers.open(args, kills, signal);
   // Not disposed: the workers keep the shards for the next run, until their leases end.
   const coded = await workers.deploy(modelPath, {
@@ -62,7 +67,7 @@ export async function run(modelPath: string, args: RunArguments, signal: AbortSi
     kills: outcomes,
     cluster: workers.cluster,
     shardBytesSent: workers.sentBytes,
-    compared: args.compare === true,
+    reference,
     asked: args,
   });
   process.stdout.write(args.json ? `${JSON.stringify(summary)}\n` : `${runTables(summary, lastReport)}\n`);
@@ -75,6 +80,9 @@ async function validate(
   args: RunArguments,
   signal: AbortSignal,
 ): Promise<{ outputs: readonly ValueInfo[]; inputs: InputSource }> {
+  if (args.compare !== true && (args.atol ?? args.rtol) !== undefined) {
+    throw new KofnError('INVALID_ARGUMENT', '--atol and --rtol say how --compare judges: give it too');
+  }
   const count = workerCount(args);
   if (count === undefined) {
     throw new KofnError('INVALID_ARGUMENT', 'no workers: give --workers host:port,host:port,… or --local N');
@@ -114,6 +122,7 @@ async function answerAll(
   const tally = new Tally(requests);
   let lastReport: RunReport | undefined;
   let expected: Tensors | undefined;
+  const toleranceOf = toleranceFor(args, reference);
   const audits: Promise<unknown>[] = [];
   using progress = openProgress(' running {bar} {value}/{total} | p50 {p50} ms', requests, { p50: '-' });
   const options = { count: requests, inputs: inputs.forRequest, deadlineMs, signal, kills: workers.kills };
@@ -129,11 +138,18 @@ async function answerAll(
       if (reference !== undefined) {
         // Between requests, so that it takes no time of theirs. The same inputs need asking only once.
         if (inputs.drawn || expected === undefined) expected = await reference.run(inputs.forRequest(request));
-        tally.compare(compareOutputs(outputs, expected));
+        tally.compare(compareOutputs(outputs, expected, toleranceOf));
       }
     }
     progress.update(request + 1, () => ({ p50: formatMs(tally.recentP50Ms()) }));
   }
   await Promise.all(audits); // the last ones may still wait for replies
   return { tally, lastReport };
+}
+
+/** As asked for, or calibrated by what ONNX Runtime differs from itself. */
+function toleranceFor({ atol, rtol }: RunArguments, reference: Reference | undefined): ToleranceOf {
+  if (atol === undefined && rtol === undefined) return calibrated(reference?.differences ?? {});
+  const asked = { atol: atol ?? 0, rtol: rtol ?? 0 };
+  return () => asked;
 }

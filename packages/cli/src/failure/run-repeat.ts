@@ -12,7 +12,7 @@
  */
 import { KofnError, openScope, sleep, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
 import { connect, type Cluster, type RunReport } from '@kofn/master';
-import { compareOutputs, WRONG_ABOVE } from '../compare.js';
+import { compareOutputs, isWrong, type ToleranceOf } from '../compare.js';
 import { untilFleet } from '../until-fleet.js';
 import type { Cell } from './config.js';
 import { planFaults, type FaultEvent } from './fault-plan.js';
@@ -205,7 +205,7 @@ class Measurement {
       const { outputs, report } = await this.#ask(workload.inputs(request));
       ms = systemClock.now() - dueAt;
       this.#add(report);
-      isWrong = isOff(outputs, workload.expected(request));
+      isWrong = isOff(outputs, workload.expected(request), workload.toleranceOf);
     } catch (error) {
       throwIfAborted(signal);
       this.#failures.push(KofnError.from(error));
@@ -280,10 +280,10 @@ class Measurement {
   }
 }
 
-function isOff(outputs: Tensors, expected: Tensors): boolean {
+function isOff(outputs: Tensors, expected: Tensors, toleranceOf: ToleranceOf): boolean {
   try {
-    return Object.values(compareOutputs(outputs, expected)).some(({ maxRelError }) => !(maxRelError <= WRONG_ABOVE));
+    return isWrong(compareOutputs(outputs, expected, toleranceOf));
   } catch {
-    return true; // other names or shapes
+    return true; // other names or types
   }
 }

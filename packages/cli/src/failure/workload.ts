@@ -17,6 +17,7 @@ import type { LayerChoice } from '@kofn/master';
 import { loadDemoData } from '../demo-data.js';
 import { openInputs } from '../inputs.js';
 import { randomTensor } from '../io/random-tensor.js';
+import { calibrated, type ToleranceOf } from '../compare.js';
 import { Reference } from '../reference.js';
 import type { Workload } from './config-schema.js';
 
@@ -27,6 +28,7 @@ export interface OpenWorkload extends AsyncDisposable {
   inputs(request: number): Tensors;
   /** The uncoded model's answer to it. */
   expected(request: number): Tensors;
+  readonly toleranceOf: ToleranceOf;
 }
 
 const IMAGES = { layout: 'nchw' } as const;
@@ -37,7 +39,7 @@ export async function openWorkload(workload: Workload, seed: number, signal: Abo
   const remove = () => rm(folder, { recursive: true, force: true });
   try {
     const { modelPath, inputs } = await modelOf(workload, seed, folder, signal);
-    await using reference = await Reference.open(modelPath, { signal });
+    await using reference = await Reference.open(modelPath, { sample: inputs(0), signal });
     const asked: Tensors[] = [];
     const answers: Tensors[] = [];
     for (let i = 0; i < workload.inputs; i++) {
@@ -49,6 +51,7 @@ export async function openWorkload(workload: Workload, seed: number, signal: Abo
       layers: workload.layers,
       inputs: request => asked[request % asked.length]!,
       expected: request => answers[request % answers.length]!,
+      toleranceOf: calibrated(reference.differences),
       [Symbol.asyncDispose]: remove,
     };
   } catch (error) {
