@@ -2,7 +2,7 @@
 import { formatShape, isKofnError, KofnError, tensor, type Tensor, type Tensors } from '@kofn/core';
 import type { ValueInfo } from './engine.js';
 
-/** Throws INVALID_ARGUMENT (missing or unknown name), DTYPE_MISMATCH or SHAPE_MISMATCH, naming input, expected and given. */
+/** Throws INVALID_ARGUMENT (missing or unknown name), DTYPE_MISMATCH, SHAPE_MISMATCH or UNSUPPORTED (text that would be changed), naming input, expected and given. */
 export function checkFeeds(inputs: readonly ValueInfo[], feeds: Tensors): void {
   const takes = () => inputs.map(describe).join('; ') || 'nothing';
   for (const name of Object.keys(feeds)) {
@@ -19,6 +19,7 @@ export function checkFeeds(inputs: readonly ValueInfo[], feeds: Tensors): void {
       throw new KofnError('DTYPE_MISMATCH', `input "${input.name}" takes ${input.dtype}, got ${value.dtype}`);
     }
     checkData(input.name, value);
+    if (Array.isArray(value.data)) checkTexts(input.name, value.data);
     // The runtime tells an unknown rank and a scalar apart no more than by this: an empty shape is not checked.
     const { shape } = input;
     if (shape.length === 0) continue;
@@ -42,6 +43,20 @@ function checkData(name: string, { dtype, shape, data }: Tensor): void {
     const moved = data.length === 0 ? '; was its buffer given to an earlier run with `transfer`?' : '';
     throw new KofnError(error.code, `input "${name}": ${error.message}${moved}`, { cause: error });
   }
+}
+
+/** Text that ONNX Runtime's binding changes on its way in: it ends at a NUL, and half of a surrogate pair has no UTF-8. */
+const NOT_CARRIED = /\0|\p{Surrogate}/u;
+
+/** Throws UNSUPPORTED. */
+function checkTexts(name: string, texts: readonly string[]): void {
+  const at = texts.findIndex(text => NOT_CARRIED.test(text));
+  if (at === -1) return;
+  const why = texts[at]!.includes('\0') ? 'a NUL, at which the engine would end it' : 'half of a surrogate pair';
+  throw new KofnError(
+    'UNSUPPORTED',
+    `input "${name}": its element ${at} has ${why}; such bytes go to models that take UINT8`,
+  );
 }
 
 function describe({ name, dtype, shape }: ValueInfo): string {

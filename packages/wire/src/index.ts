@@ -25,7 +25,17 @@ export { actionFrom, actionMessage, resolveFaults, settingsFrom, settingsMessage
 export { checksum, SEAL_BYTES } from './checksum.js';
 export { checkMessageSize } from './grpc-options.js';
 export { followHealth, listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
-export { timeoutMs, timeoutOf, selectOutputs } from './infer-request.js';
+export {
+  checkParameters,
+  parameterValues,
+  readInferRequest,
+  requestedOutputs,
+  selectOutputs,
+  timeoutMs,
+  versionToLoad,
+  type ParameterValues,
+  type RequestedOutput,
+} from './infer-request.js';
 export { formatAddress, isLoopback, parseListen, type ListenAddress } from './listen-address.js';
 export {
   inferenceHandlers,
@@ -57,6 +67,7 @@ export {
   type InferRequestMessage,
   type InferResponseMessage,
   type StreamResponseMessage,
+  type TensorContents,
 } from './protos.js';
 export { DEFAULT_MAX_MESSAGE_BYTES } from './grpc-options.js';
 // The seam below both.

@@ -1,4 +1,5 @@
 /** Tensors as the Open Inference Protocol carries them: raw little-endian bytes; typed contents are read, too. */
+import { isUtf8 } from 'node:buffer';
 import {
   elementCount,
   formatShape,
@@ -9,6 +10,7 @@ import {
   type DType,
   type Tensor,
   type Tensors,
+  type TypedArray,
 } from '@kofn/core';
 import type { TensorContents, TensorMessage } from './protos.js';
 
@@ -50,7 +52,7 @@ export function encodeTensors(values: Tensors): { tensors: TensorMessage[]; raw:
 
 /**
  * The tensors of a message; raw ones are views of it where alignment allows. Throws PROTOCOL (unknown datatype, contents
- * that do not fit the shape, a name twice).
+ * that do not fit the shape or the datatype, both kinds of contents, a name twice).
  */
 export function decodeTensors(messages: readonly TensorMessage[], raw: readonly Uint8Array[]): Tensors {
   if (raw.length > 0 && raw.length !== messages.length) {
@@ -73,6 +75,9 @@ function decodeTensor(message: TensorMessage, raw: Uint8Array | undefined): Tens
   const shape = message.shape.map(Number);
   try {
     if (raw === undefined) return decodeContents(dtype, shape, message.contents);
+    if (filledContents(message.contents).length > 0) {
+      throw new KofnError('PROTOCOL', 'it has raw and typed contents; give one of them');
+    }
     return dtype === 'string' ? tensor(dtype, shape, decodeStrings(raw)) : tensorFromBytes(dtype, shape, raw);
   } catch (cause) {
     const why = KofnError.from(cause).message;
@@ -80,26 +85,52 @@ function decodeTensor(message: TensorMessage, raw: Uint8Array | undefined): Tens
   }
 }
 
+/** Which typed contents have the values of a datatype, as the protocol says; float16 and bfloat16 have none. */
+const CONTENTS: Readonly<Partial<Record<DType, keyof TensorContents>>> = {
+  bool: 'bool_contents',
+  int8: 'int_contents',
+  int16: 'int_contents',
+  int32: 'int_contents',
+  int64: 'int64_contents',
+  uint8: 'uint_contents',
+  uint16: 'uint_contents',
+  uint32: 'uint_contents',
+  uint64: 'uint64_contents',
+  float32: 'fp32_contents',
+  float64: 'fp64_contents',
+  string: 'bytes_contents',
+};
+
+function filledContents(contents: TensorContents | null | undefined): string[] {
+  return Object.entries(contents ?? {}).flatMap(([field, values]: [string, unknown[]]) =>
+    values.length > 0 ? [field] : [],
+  );
+}
+
 function decodeContents(dtype: DType, shape: number[], contents: TensorContents | null | undefined): Tensor {
   if (!contents) {
     if (elementCount(shape) > 0) throw new KofnError('PROTOCOL', 'it has neither raw nor typed contents');
     return dtype === 'string' ? tensor(dtype, shape, []) : tensorFromBytes(dtype, shape, new Uint8Array());
   }
+  const other = filledContents(contents).find(field => field !== CONTENTS[dtype]);
+  if (other !== undefined && CONTENTS[dtype] !== undefined) {
+    throw new KofnError('PROTOCOL', `it has ${other}; values of this datatype belong in ${CONTENTS[dtype]}`);
+  }
   switch (dtype) {
     case 'bool':
       return tensor(dtype, shape, Uint8Array.from(contents.bool_contents, Number));
     case 'int8':
-      return tensor(dtype, shape, Int8Array.from(contents.int_contents));
+      return tensor(dtype, shape, narrowed(Int8Array, contents.int_contents));
     case 'int16':
-      return tensor(dtype, shape, Int16Array.from(contents.int_contents));
+      return tensor(dtype, shape, narrowed(Int16Array, contents.int_contents));
     case 'int32':
       return tensor(dtype, shape, Int32Array.from(contents.int_contents));
     case 'int64':
       return tensor(dtype, shape, BigInt64Array.from(contents.int64_contents, BigInt));
     case 'uint8':
-      return tensor(dtype, shape, Uint8Array.from(contents.uint_contents));
+      return tensor(dtype, shape, narrowed(Uint8Array, contents.uint_contents));
     case 'uint16':
-      return tensor(dtype, shape, Uint16Array.from(contents.uint_contents));
+      return tensor(dtype, shape, narrowed(Uint16Array, contents.uint_contents));
     case 'uint32':
       return tensor(dtype, shape, Uint32Array.from(contents.uint_contents));
     case 'uint64':
@@ -109,14 +140,27 @@ function decodeContents(dtype: DType, shape: number[], contents: TensorContents 
     case 'float64':
       return tensor(dtype, shape, Float64Array.from(contents.fp64_contents));
     case 'string':
-      return tensor(
-        dtype,
-        shape,
-        contents.bytes_contents.map(bytes => Buffer.from(bytes).toString('utf8')),
-      );
+      return tensor(dtype, shape, contents.bytes_contents.map(textOf));
     default:
       throw new KofnError('PROTOCOL', 'this datatype has no typed contents, only raw ones');
   }
+}
+
+/** `values`, which come as 32 bits, in fewer. Throws PROTOCOL: one does not fit. */
+function narrowed<T extends TypedArray>(Type: { from(values: readonly number[]): T }, values: readonly number[]): T {
+  const narrow = Type.from(values);
+  const at = values.findIndex((value, i) => narrow[i] !== value);
+  if (at === -1) return narrow;
+  throw new KofnError('PROTOCOL', `its element ${at}, ${values[at]}, is out of range`);
+}
+
+/** An element of BYTES. Throws PROTOCOL: models take text, and other bytes would come out changed. */
+function textOf(bytes: Uint8Array, index: number): string {
+  if (isUtf8(bytes)) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
+  throw new KofnError(
+    'PROTOCOL',
+    `its element ${index} is not UTF-8; BYTES are text here, and other bytes go to models that take UINT8`,
+  );
 }
 
 /** BYTES: each element is its length, u32 little-endian, then its bytes. */
@@ -137,7 +181,7 @@ function decodeStrings(raw: Uint8Array): string[] {
   for (let at = 0; at < bytes.byteLength;) {
     const end = at + 4 <= bytes.byteLength ? at + 4 + bytes.readUInt32LE(at) : Infinity;
     if (end > bytes.byteLength) throw new KofnError('PROTOCOL', `its element ${texts.length} is cut off`);
-    texts.push(bytes.toString('utf8', at + 4, end));
+    texts.push(textOf(bytes.subarray(at + 4, end), texts.length));
     at = end;
   }
   return texts;

@@ -1,11 +1,11 @@
 /** The unary methods of the Open Inference Protocol over what a server can do: a worker's shards, a master's models. */
-import { type DType, type Signal } from '@kofn/core';
+import { KofnError, type DType, type Signal } from '@kofn/core';
 import type { MethodPath, ServiceHandlers } from './channel.js';
 import { datatypeOf } from './infer-codec.js';
+import { parameterValues, versionToLoad } from './infer-request.js';
 import {
   codecs,
   METHODS,
-  type InferParameter,
   type InferRequestMessage,
   type InferResponseMessage,
   type TensorMetadataMessage,
@@ -44,8 +44,9 @@ export interface InferenceService {
   describe(name: string, version: string, signal: Signal): DescribedModel | Promise<DescribedModel>;
   infer(request: InferRequestMessage, signal: Signal): Promise<Partial<InferResponseMessage>>;
   index(): readonly IndexedModel[];
-  load(name: string, parameters: Readonly<Record<string, InferParameter>>, signal: Signal): Promise<void>;
-  unload(name: string, parameters: Readonly<Record<string, InferParameter>>): Promise<void>;
+  /** Of all versions with ''. */
+  load(name: string, version: string, signal: Signal): Promise<void>;
+  unload(name: string, version: string): Promise<void>;
 }
 
 export function inferenceHandlers(service: InferenceService): ServiceHandlers['unary'] {
@@ -90,7 +91,8 @@ export function inferenceHandlers(service: InferenceService): ServiceHandlers['u
     [
       METHODS.repositoryIndex,
       request => {
-        const { ready } = codecs.repositoryIndexRequest.decode(request);
+        const { repository_name: repository, ready } = codecs.repositoryIndexRequest.decode(request);
+        checkRepository(repository);
         const models = service.index().filter(({ state }) => !ready || state === 'READY');
         return codecs.repositoryIndex.encode({ models: models.map(model => ({ ...model })) });
       },
@@ -98,20 +100,28 @@ export function inferenceHandlers(service: InferenceService): ServiceHandlers['u
     [
       METHODS.repositoryModelLoad,
       async (request, signal) => {
-        const { model_name: name, parameters } = repositoryModel.decode(request);
-        await service.load(name, parameters, signal);
+        const { repository_name: repository, model_name: name, parameters } = repositoryModel.decode(request);
+        checkRepository(repository);
+        await service.load(name, versionToLoad(parameterValues(parameters)), signal);
         return empty.encode({});
       },
     ],
     [
       METHODS.repositoryModelUnload,
       async request => {
-        const { model_name: name, parameters } = repositoryModel.decode(request);
-        await service.unload(name, parameters);
+        const { repository_name: repository, model_name: name, parameters } = repositoryModel.decode(request);
+        checkRepository(repository);
+        await service.unload(name, versionToLoad(parameterValues(parameters)));
         return empty.encode({});
       },
     ],
   ]);
+}
+
+/** Throws UNSUPPORTED. */
+function checkRepository(name: string): void {
+  if (name === '') return;
+  throw new KofnError('UNSUPPORTED', 'repository_name is not supported: there is one repository, and it has no name');
 }
 
 type Handler = (request: Uint8Array, signal: Signal) => Uint8Array | Promise<Uint8Array>;

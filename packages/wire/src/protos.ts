@@ -64,12 +64,15 @@ export interface Codec<T> {
   decode(bytes: Uint8Array): T;
 }
 
+/** One of them is there, or none: the client gave a parameter without a value. */
 export interface InferParameter {
   bool_param?: boolean;
   int64_param?: string | number;
   string_param?: string;
   double_param?: number;
   uint64_param?: string | number;
+  /** Only of RepositoryModelLoad and RepositoryModelUnload. */
+  bytes_param?: Uint8Array;
 }
 
 export interface TensorContents {
@@ -87,6 +90,7 @@ export interface TensorMessage {
   name: string;
   datatype: string;
   shape: (string | number)[];
+  parameters?: Record<string, InferParameter>;
   contents?: TensorContents | null;
 }
 
@@ -96,7 +100,7 @@ export interface InferRequestMessage {
   id: string;
   parameters: Record<string, InferParameter>;
   inputs: TensorMessage[];
-  outputs: { name: string }[];
+  outputs: { name: string; parameters?: Record<string, InferParameter> }[];
   raw_input_contents: Uint8Array[];
 }
 
@@ -186,7 +190,7 @@ export const codecs = {
   inferRequest: codec<InferRequestMessage>('inference.ModelInferRequest'),
   inferResponse: codec<InferResponseMessage>('inference.ModelInferResponse'),
   streamResponse: codec<StreamResponseMessage>('inference.ModelStreamInferResponse'),
-  repositoryIndexRequest: codec<{ ready: boolean }>('inference.RepositoryIndexRequest'),
+  repositoryIndexRequest: codec<{ repository_name: string; ready: boolean }>('inference.RepositoryIndexRequest'),
   repositoryIndex: codec<{ models: { name: string; version: string; state: string; reason: string }[] }>(
     'inference.RepositoryIndexResponse',
   ),

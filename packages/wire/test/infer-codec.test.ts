@@ -103,6 +103,7 @@ describe('infer-codec', () => {
   it('refuses what does not add up', () => {
     const x = { name: 'x', datatype: 'FP32', shape: [1] };
     const four = new Uint8Array(4);
+    const typed = (contents: Partial<TensorContents>) => contents as TensorContents;
     const bad: [string, Parameters<typeof decodeTensors>, RegExp][] = [
       ['datatype', [[{ ...x, datatype: 'FP8' }], [four]], /"x".*FP8/],
       ['count', [[x], [four, four]], /1 tensors came with 2/],
@@ -117,6 +118,27 @@ describe('infer-codec', () => {
       ['nothing', [[x], []], /neither raw nor typed/],
       ['typed float16', [[{ ...x, datatype: 'FP16', contents: {} as TensorContents }], []], /only raw/],
       ['cut string', [[{ ...x, datatype: 'BYTES' }], [Uint8Array.of(9, 0, 0, 0, 65)]], /cut off/],
+      ['both', [[{ ...x, contents: typed({ fp32_contents: [1] }) }], [four]], /"x".*raw and typed contents/],
+      [
+        'stray',
+        [[{ ...x, contents: typed({ int_contents: [1] }) }], []],
+        /it has int_contents.*belong in fp32_contents/,
+      ],
+      [
+        'stray too',
+        [[{ ...x, contents: typed({ fp32_contents: [1], bytes_contents: [four] }) }], []],
+        /bytes_contents/,
+      ],
+      [
+        'int8',
+        [[{ ...x, datatype: 'INT8', contents: typed({ int_contents: [-129] }) }], []],
+        /element 0, -129, is out/,
+      ],
+      ['int16', [[{ ...x, datatype: 'INT16', contents: typed({ int_contents: [32768] }) }], []], /32768, is out/],
+      ['uint8', [[{ ...x, datatype: 'UINT8', contents: typed({ uint_contents: [256] }) }], []], /256, is out/],
+      ['uint16', [[{ ...x, datatype: 'UINT16', contents: typed({ uint_contents: [65536] }) }], []], /65536, is out/],
+      ['raw text', [[{ ...x, datatype: 'BYTES' }], [Uint8Array.of(1, 0, 0, 0, 0xff)]], /element 0 is not UTF-8/],
+      ['typed text', [[{ ...x, datatype: 'BYTES', contents: typed({ bytes_contents: [Uint8Array.of(0xc3)] }) }], []], /not UTF-8/], // prettier-ignore
       ['cut string length', [[{ ...x, datatype: 'BYTES' }], [Uint8Array.of(9, 0)]], /cut off/],
     ];
     for (const [what, args, message] of bad) {

@@ -1,12 +1,11 @@
 /** One ModelInfer request to its response message; the unary call and the stream share it. */
 import { KofnError, type Clock, type Signal } from '@kofn/core';
 import {
-  decodeTensors,
   encodeTensors,
   MACS,
+  readInferRequest,
   REQUEST_ID,
   selectOutputs,
-  timeoutOf,
   type InferRequestMessage,
   type InferResponseMessage,
   type RequestQueue,
@@ -40,8 +39,8 @@ export interface Inference {
 }
 
 /**
- * Throws NOT_FOUND (no such shard or version), PROTOCOL (malformed tensors), INVALID_ARGUMENT (timeout, or an output that the
- * model lacks), what the queue throws (RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE), and what the executor
+ * Throws NOT_FOUND (no such shard or version), as `readInferRequest` (what is asked for), INVALID_ARGUMENT (an output that the model
+ * lacks), UNSUPPORTED (classes), what the queue throws (RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE), and what the executor
  * throws.
  */
 export async function infer(
@@ -53,9 +52,11 @@ export async function infer(
   const { model_name: name, id } = request;
   checkVersion(name, request.model_version);
   store.bytesOf(name); // before its turn: what is not here need not wait
-  const inputs = decodeTensors(request.inputs, request.raw_input_contents);
+  const { inputs, outputs: requested, timeoutMs } = readInferRequest(request);
+  if (requested.some(({ classCount }) => classCount !== undefined)) {
+    throw new KofnError('UNSUPPORTED', 'parameter classification is not supported by a worker; ask `kofn serve`');
+  }
   if (fate !== undefined) faults?.follow(inputs, fate);
-  const timeoutMs = timeoutOf(request);
   const submitted = clock.now();
   let started = submitted;
   const run = () => {
@@ -71,18 +72,17 @@ export async function infer(
     'inference',
   );
   meter.ran(Number(request.parameters[MACS]?.int64_param ?? 0), engineMs);
-  const { tensors, raw } = encodeTensors(
-    selectOutputs(
-      outputs,
-      request.outputs.map(({ name: output }) => output),
-    ),
-  );
+  const { tensors, raw } = encodeTensors(selectOutputs(outputs, requested));
   const response = { model_name: name, model_version: MODEL_VERSION, id, outputs: tensors, raw_output_contents: raw };
   return { response, queueMs, engineMs };
 }
 
+export function isVersion(version: string): boolean {
+  return version === '' || version === MODEL_VERSION;
+}
+
 /** Throws NOT_FOUND. */
 export function checkVersion(name: string, version: string): void {
-  if (version === '' || version === MODEL_VERSION) return;
+  if (isVersion(version)) return;
   throw new KofnError('NOT_FOUND', `model "${name}" has no version "${version}", only "${MODEL_VERSION}"`);
 }

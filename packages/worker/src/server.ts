@@ -26,7 +26,7 @@ import { Executor } from './executor.js';
 import { faultHandlers } from './fault-rpc.js';
 import { Journal } from './journal.js';
 import type { Faults } from './faults.js';
-import { checkVersion, infer, MODEL_VERSION } from './inference.js';
+import { checkVersion, infer, isVersion, MODEL_VERSION } from './inference.js';
 import type { Logger } from './logs.js';
 import { inferenceTimes, workerMetrics } from './metrics.js';
 import { RunWatch } from './run-watch.js';
@@ -145,7 +145,7 @@ export class WorkerServer implements AsyncDisposable {
     return {
       isLive: () => !this.#shutdown.signal.aborted,
       isReady: () => this.isReady,
-      isModelReady: name => this.store.has(name),
+      isModelReady: (name, version) => isVersion(version) && this.store.has(name),
       metadata: () => ({
         name: 'kofn-worker',
         version: this.#version,
@@ -163,8 +163,12 @@ export class WorkerServer implements AsyncDisposable {
           const reason = isOpen ? '' : 'not loaded; it loads when it is first used';
           return { name, version: MODEL_VERSION, state: isOpen ? 'READY' : 'UNAVAILABLE', reason };
         }),
-      load: async (name, _parameters, signal) => void (await this.executor.describe(name, signal)),
-      unload: async name => {
+      load: async (name, version, signal) => {
+        checkVersion(name, version);
+        await this.executor.describe(name, signal);
+      },
+      unload: async (name, version) => {
+        checkVersion(name, version);
         this.store.bytesOf(name);
         await this.executor.close(name);
       },

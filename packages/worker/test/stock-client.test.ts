@@ -85,6 +85,48 @@ describe('a stock Open Inference client', () => {
     }
   });
 
+  it('is refused by name what a worker does not do, over the unary call and on a stream', async () => {
+    await using t = await startRunning();
+    await t.client.put(shard);
+    const { client, call } = stockClient(t.worker.address);
+    try {
+      const one = { int64Param: 1 };
+      const cases: [object, RegExp][] = [
+        [
+          { outputs: [{ name: 'y', parameters: { classification: one } }] },
+          /classification is not supported by a worker/,
+        ],
+        [{ outputs: [{ name: 'y' }, { name: 'y' }] }, /"y" is given twice/],
+        [
+          { outputs: [{ name: 'y', parameters: { shared_memory_region: { stringParam: 'r' } } }] },
+          /shared_memory_region/,
+        ],
+        [{ inputs: [{ ...typed([1, 2]), parameters: { shared_memory_offset: one } }] }, /shared_memory_offset/],
+        [{ parameters: { sequence_id: { stringParam: 's' } } }, /sequence_id/],
+        [{ parameters: { priority: { uint64Param: 1 } } }, /priority/],
+        [{ rawInputContents: [Buffer.alloc(8)] }, /raw and typed contents/],
+      ];
+      const stream = client.modelStreamInfer();
+      for (const [more, words] of cases) {
+        const request = { modelName: shard.name, inputs: [typed([1, 2])], ...more };
+        await assert.rejects(call('modelInfer', request), words);
+        stream.write(request);
+        const [{ errorMessage }] = (await once(stream, 'data')) as [{ errorMessage: string }];
+        assert.match(errorMessage, words);
+      }
+      stream.end();
+      const load = { modelName: shard.name, parameters: { config: { stringParam: '{}' } } };
+      await assert.rejects(call('repositoryModelLoad', load), /parameter config is not supported/);
+      await assert.rejects(call('repositoryModelUnload', load), /parameter config is not supported/);
+      const version = { modelName: shard.name, parameters: { version: { stringParam: '2' } } };
+      await assert.rejects(call('repositoryModelLoad', version), /NOT_FOUND.*no version "2"/);
+      await assert.rejects(call('repositoryIndex', { repositoryName: 'r' }), /repository_name/);
+      assert.equal((await call('modelReady', { name: shard.name, version: '2' }))['ready'] ?? false, false);
+    } finally {
+      client.close();
+    }
+  });
+
   it('asks about the server and its models, loads and unloads them', async () => {
     await using t = await startRunning();
     await t.client.put(shard);

@@ -82,7 +82,7 @@ export class Batcher {
 
   /** Runs `inputs`, which fit the model. Throws as `CodedModel.run`. */
   async run(model: CodedModel, inputs: Tensors, call: RunCall): Promise<BatchResult> {
-    const rows = this.#maxBatch > 1 && isOpen(model) ? rowsOf(inputs) : undefined;
+    const rows = this.#maxBatch > 1 && takesRows(model) ? rowsOf(inputs) : undefined;
     if (rows === undefined || rows >= this.#maxBatch) return model.run(inputs, call);
     const batches = this.#open.get(model) ?? new Map<string, Batch>();
     this.#open.set(model, batches);
@@ -161,7 +161,7 @@ export class Batcher {
 }
 
 /** Whether the model takes any number of rows and gives as many. */
-function isOpen({ inputs, outputs }: CodedModel): boolean {
+export function takesRows({ inputs, outputs }: CodedModel): boolean {
   return [...inputs, ...outputs].every(({ shape }) => shape.length > 0 && typeof shape[0] !== 'number');
 }
 

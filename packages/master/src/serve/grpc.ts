@@ -1,16 +1,14 @@
 /** The Open Inference Protocol over gRPC, as a master speaks it: messages in, calls of server.ts out. */
-import { KofnError, type Signal } from '@kofn/core';
+import type { Signal } from '@kofn/core';
 import {
-  decodeTensors,
   encodeTensors,
   EXTENSIONS,
   inferenceHandlers,
   METHODS,
+  readInferRequest,
   replyFrame,
   serveStream,
-  timeoutOf,
   type InferenceService,
-  type InferParameter,
   type InferRequestMessage,
   type InferResponseMessage,
   type ServiceHandlers,
@@ -18,10 +16,14 @@ import {
 import type { InferenceServer } from './server.js';
 
 /** What a client may count on beyond the protocol itself. */
-export const SERVER_EXTENSIONS = ['model_repository', 'binary_tensor_data', EXTENSIONS.cancel, EXTENSIONS.checksum];
-
-/** The parameter of RepositoryModelLoad and RepositoryModelUnload that names one version; without it all are meant. */
-const VERSION_PARAMETER = 'version';
+export const SERVER_EXTENSIONS = [
+  'classification',
+  'model_repository',
+  'model_repository(unload_dependents)',
+  'binary_tensor_data',
+  EXTENSIONS.cancel,
+  EXTENSIONS.checksum,
+];
 
 /** `version`: of kofn. */
 export function grpcHandlers(server: InferenceServer, version: string): ServiceHandlers {
@@ -33,15 +35,15 @@ export function grpcHandlers(server: InferenceServer, version: string): ServiceH
     describe: (name, modelVersion) => server.describe(name, modelVersion),
     infer: (request, signal) => inferMessage(server, request, signal),
     index: () => server.repository.index(),
-    load: (name, parameters, signal) => server.repository.load(name, versionIn(parameters), signal),
-    unload: (name, parameters) => server.repository.unload(name, versionIn(parameters)),
+    load: (name, modelVersion, signal) => server.repository.load(name, modelVersion, signal),
+    unload: (name, modelVersion) => server.repository.unload(name, modelVersion),
   };
   const serving = {
     clock: server.cluster.clock,
     who: 'this server',
     shutdown: server.shutdown,
     answer: async (request: InferRequestMessage, { signal, crc }: { signal: Signal; crc: number | undefined }) =>
-      replyFrame({ infer_response: await inferMessage(server, request, signal) }, crc),
+      replyFrame({ infer_response: await inferOnStream(server, request, signal) }, crc),
   };
   return {
     unary: inferenceHandlers(service),
@@ -55,15 +57,10 @@ async function inferMessage(
   request: InferRequestMessage,
   signal: Signal,
 ): Promise<Partial<InferResponseMessage>> {
-  const answer = await server.infer({
-    model: request.model_name,
-    version: request.model_version,
-    id: request.id,
-    inputs: decodeTensors(request.inputs, request.raw_input_contents),
-    outputs: request.outputs.map(({ name }) => name),
-    timeoutMs: timeoutOf(request),
-    signal,
-  });
+  const { model_name: model, model_version: version, id } = request;
+  server.repository.find(model, version); // that it is not there is said before what is wrong with the rest
+  const { inputs, outputs, timeoutMs } = readInferRequest(request);
+  const answer = await server.infer({ model, version, id, inputs, outputs, timeoutMs, signal });
   const { tensors, raw } = encodeTensors(answer.outputs);
   return {
     model_name: answer.model,
@@ -75,10 +72,13 @@ async function inferMessage(
   };
 }
 
-/** Throws INVALID_ARGUMENT. */
-function versionIn(parameters: Readonly<Record<string, InferParameter>>): string {
-  const parameter = parameters[VERSION_PARAMETER];
-  if (parameter === undefined) return '';
-  if (parameter.string_param !== undefined) return parameter.string_param;
-  throw new KofnError('INVALID_ARGUMENT', `parameter ${VERSION_PARAMETER}: give the version as a string`);
+/** To a client that asks, as Triton's does, whether a response is the last to its request: each is. */
+async function inferOnStream(
+  server: InferenceServer,
+  request: InferRequestMessage,
+  signal: Signal,
+): Promise<Partial<InferResponseMessage>> {
+  const response = await inferMessage(server, request, signal);
+  if (request.parameters['triton_enable_empty_final_response']?.bool_param !== true) return response;
+  return { ...response, parameters: { ...response.parameters, triton_final_response: { bool_param: true } } };
 }

@@ -1,19 +1,35 @@
 /** Bodies of the Open Inference Protocol's REST, with the binary tensor data extension: bytes to a call of server.ts, answer to bytes. */
-import { KofnError, type Tensor } from '@kofn/core';
-import { datatypeOf, dtypeOf, encodeTensors, timeoutMs } from '@kofn/wire';
+import { KofnError, type Tensor, type Tensors } from '@kofn/core';
+import type { ValueInfo } from '@kofn/graph';
+import {
+  checkParameters,
+  datatypeOf,
+  dtypeOf,
+  encodeTensors,
+  parameterValues,
+  requestedOutputs,
+  timeoutMs,
+  versionToLoad,
+  type ParameterValues,
+} from '@kofn/wire';
 import { parse as parseLossless } from 'lossless-json';
 import { z } from 'zod';
-import type { Parameters } from './facts.js';
-import { isInexact, tensorFromBinary, tensorFromJson, tensorToJson } from './rest-tensors.js';
+import { parseJson } from './json.js';
+import { bareTensor, isInexact, tensorFromBinary, tensorFromJson, tensorToJson } from './rest-tensors.js';
 import type { InferAnswer, InferCall } from './server.js';
 
 /** Says how long the JSON in front of binary data is. */
 export const HEADER_LENGTH = 'inference-header-content-length';
 
-const parameters = z.record(z.string(), z.unknown()).optional();
+/** Null stands for what is left out: serialisers of Python's write it. */
+const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform(value => value ?? undefined);
+
+const parameters = optional(z.record(z.string(), z.unknown())).transform(given =>
+  Object.fromEntries(Object.entries(given ?? {}).filter(([, value]) => value !== null)),
+);
 
 const inferBody = z.object({
-  id: z.string().optional(),
+  id: optional(z.string()),
   parameters,
   inputs: z.array(
     z.object({
@@ -21,11 +37,14 @@ const inferBody = z.object({
       shape: z.array(z.int().min(0)),
       datatype: z.string(),
       parameters,
-      data: z.array(z.unknown()).optional(),
+      data: optional(z.array(z.unknown())),
     }),
   ),
-  outputs: z.array(z.object({ name: z.string(), parameters })).optional(),
+  outputs: optional(z.array(z.object({ name: z.string(), parameters }))),
 });
+
+const indexBody = z.object({ ready: optional(z.boolean()) });
+const loadBody = z.object({ parameters });
 
 type InferBody = z.infer<typeof inferBody>;
 type BodyInput = InferBody['inputs'][number];
@@ -36,26 +55,30 @@ export interface RestCall extends Omit<InferCall, 'model' | 'version' | 'signal'
 }
 
 /**
- * `headerLength`: of the header of that name, where there is one. Throws INVALID_ARGUMENT, SHAPE_MISMATCH, DTYPE_MISMATCH, UNSUPPORTED,
- * PROTOCOL: what is wrong with the body.
+ * `headerLength`: of the header of that name, where there is one; 0 says that the body is the one input of the model, `takes`, and nothing else.
+ * Throws INVALID_ARGUMENT, SHAPE_MISMATCH, DTYPE_MISMATCH, UNSUPPORTED, PROTOCOL: what is wrong with the body.
  */
-export function readInferBody(body: Buffer, headerLength: string | undefined): RestCall {
+export function readInferBody(body: Buffer, headerLength: string | undefined, takes: readonly ValueInfo[]): RestCall {
   const jsonBytes = headerLength === undefined ? body.byteLength : lengthOf(headerLength, body);
+  if (headerLength !== undefined && jsonBytes === 0) {
+    return { id: '', inputs: readBareInput(body, takes), outputs: [], isBinary: () => true };
+  }
   const given = parseBody(body.subarray(0, jsonBytes));
   const binary = new BinaryPart(body.subarray(jsonBytes));
+  checkParameters(given.parameters);
   const names = given.inputs.map(({ name }) => name);
   const twice = names.find((name, at) => names.indexOf(name) !== at);
   if (twice !== undefined) throw invalid(`inputs: "${twice}" is given twice`);
   const inputs = Object.fromEntries(given.inputs.map(input => [input.name, readInput(input, binary)]));
   binary.end();
+  const outputs = given.outputs ?? [];
   const all = flag(given.parameters, 'binary_data_output') ?? false;
-  const wanted = new Map((given.outputs ?? []).map(output => [output.name, flag(output.parameters, 'binary_data')]));
-  const { timeout } = given.parameters ?? {};
+  const wanted = new Map(outputs.map(output => [output.name, flag(output.parameters, 'binary_data')]));
   return {
     id: given.id ?? '',
     inputs,
-    outputs: [...wanted.keys()],
-    timeoutMs: timeout === undefined ? undefined : timeoutMs(timeout),
+    outputs: requestedOutputs(outputs),
+    timeoutMs: timeoutMs(given.parameters['timeout']),
     isBinary: name => wanted.get(name) ?? all,
   };
 }
@@ -73,7 +96,7 @@ export function writeInferAnswer(
     model_name: answer.model,
     model_version: answer.version,
     id: answer.id,
-    parameters: plain(answer.parameters),
+    parameters: parameterValues(answer.parameters),
   });
   const text = outputs.map(([name, value]) => outputText(name, value, sizes.get(name))).join(',');
   // Element by element JSON.stringify could not write 64-bit integers.
@@ -88,38 +111,34 @@ function outputText(name: string, value: Tensor, binarySize: number | undefined)
   return `${JSON.stringify(about).slice(0, -1)},"data":${tensorToJson(name, value)}}`;
 }
 
-/** Parameters as JSON has them. */
-function plain(all: Parameters): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(all).map(([name, { bool_param, int64_param, uint64_param, double_param, string_param }]) => [
-      name,
-      bool_param ?? int64_param ?? uint64_param ?? double_param ?? string_param,
-    ]),
-  );
+/** `{"ready": true}` asks for models that are loaded alone. Throws INVALID_ARGUMENT. */
+export function readIndexBody(body: Buffer): { readonly ready?: boolean | undefined } {
+  return checked(indexBody, body.byteLength === 0 ? {} : (parseJson(body) ?? {}));
+}
+
+/** The version that is to be loaded or unloaded; '' for all. Throws INVALID_ARGUMENT, UNSUPPORTED. */
+export function readLoadBody(body: Buffer): string {
+  return versionToLoad(checked(loadBody, body.byteLength === 0 ? {} : (parseJson(body) ?? {})).parameters);
 }
 
 function parseBody(bytes: Buffer): InferBody {
-  const text = bytes.toString('utf8');
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw new KofnError('INVALID_ARGUMENT', `the body is no JSON: ${(cause as Error).message.slice(0, 200)}`, {
-      cause,
-    });
-  }
-  const parsed = inferBody.safeParse(json);
-  if (!parsed.success) {
-    const [{ path, message }] = parsed.error.issues as [z.core.$ZodIssue];
-    const at = path
-      .map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i > 0 ? '.' : ''}${String(part)}`))
-      .join('');
-    throw invalid(`${at === '' ? 'the body' : at}: ${message}`);
-  }
+  if (bytes.byteLength === 0) throw invalid('the request has no body; POST it as JSON');
+  const body = checked(inferBody, parseJson(bytes));
   const is64 = ({ datatype, data, shape }: BodyInput) =>
     /^U?INT64$/.test(datatype) && data !== undefined && isInexact(data, shape.length);
-  if (!parsed.data.inputs.some(is64)) return parsed.data;
-  return inferBody.parse(parseLossless(text, null, exactNumber)); // it takes ten times as long
+  if (!body.inputs.some(is64)) return body;
+  return inferBody.parse(parseLossless(bytes.toString('utf8'), null, exactNumber)); // it takes ten times as long
+}
+
+/** Throws INVALID_ARGUMENT, which says where `json` is not as `schema` has it. */
+function checked<T extends z.ZodType>(schema: T, json: unknown): z.infer<T> {
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const [{ path, message }] = parsed.error.issues as [z.core.$ZodIssue];
+  const at = path
+    .map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i > 0 ? '.' : ''}${String(part)}`))
+    .join('');
+  throw invalid(`${at === '' ? 'the body' : at}: ${message}`);
 }
 
 function exactNumber(text: string): number | bigint {
@@ -128,9 +147,10 @@ function exactNumber(text: string): number | bigint {
 }
 
 function readInput({ name, shape, datatype, parameters: own, data }: BodyInput, binary: BinaryPart): Tensor {
+  checkParameters(own, `input "${name}": `);
   const dtype = dtypeOf(datatype);
   if (dtype === undefined) throw invalid(`input "${name}": there is no datatype "${datatype.slice(0, 40)}"`);
-  const size = own?.['binary_data_size'];
+  const size = own['binary_data_size'];
   if (size === undefined) {
     if (data === undefined) throw invalid(`input "${name}": give its data, or binary_data_size and a binary part`);
     return tensorFromJson(name, dtype, shape, data);
@@ -140,11 +160,27 @@ function readInput({ name, shape, datatype, parameters: own, data }: BodyInput, 
     throw invalid(`input "${name}": binary_data_size is no whole number ≥ 0`);
   }
   const bytes = binary.next(name, size);
+  return naming(name, () => tensorFromBinary(name, dtype, datatype, shape, bytes));
+}
+
+function readBareInput(body: Buffer, takes: readonly ValueInfo[]): Tensors {
+  const [input, ...others] = takes;
+  if (input === undefined || others.length > 0) {
+    const names = takes.map(({ name }) => name).join(', ') || 'none';
+    throw invalid(
+      `header ${HEADER_LENGTH} is 0: the body would be the only input, and this model takes ${takes.length} (${names})`,
+    );
+  }
+  return { [input.name]: naming(input.name, () => bareTensor(input, body)) };
+}
+
+/** Has an error of `read` say which input it is about. */
+function naming<T>(input: string, read: () => T): T {
   try {
-    return tensorFromBinary(name, dtype, datatype, shape, bytes);
+    return read();
   } catch (cause) {
     const { code, message } = KofnError.from(cause);
-    throw new KofnError(code, `input "${name}": ${message}`, { cause });
+    throw new KofnError(code, `input "${input}": ${message}`, { cause });
   }
 }
 
@@ -173,8 +209,8 @@ class BinaryPart {
   }
 }
 
-function flag(all: Readonly<Record<string, unknown>> | undefined, name: string): boolean | undefined {
-  const value = all?.[name];
+function flag(all: ParameterValues, name: string): boolean | undefined {
+  const value = all[name];
   if (value === undefined || typeof value === 'boolean') return value;
   throw invalid(`parameter ${name}: must be true or false`);
 }

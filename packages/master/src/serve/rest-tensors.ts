@@ -4,6 +4,7 @@
  * 64-bit integers are exact both ways. FP16 and BF16, for which JSON has no form in the protocol, travel as binary only.
  */
 import {
+  elementBytes,
   elementCount,
   formatShape,
   isFiniteTensor,
@@ -13,7 +14,8 @@ import {
   type DType,
   type Tensor,
 } from '@kofn/core';
-import { decodeTensors } from '@kofn/wire';
+import type { ValueInfo } from '@kofn/graph';
+import { datatypeOf, decodeTensors, type TensorContents } from '@kofn/wire';
 
 /** The values of `data`, which the body gives for input `name`. Throws INVALID_ARGUMENT, SHAPE_MISMATCH, DTYPE_MISMATCH, UNSUPPORTED. */
 export function tensorFromJson(name: string, dtype: DType, shape: readonly number[], data: readonly unknown[]): Tensor {
@@ -105,6 +107,33 @@ export function tensorFromBinary(
 ): Tensor {
   if (dtype !== 'string') return tensorFromBytes(dtype, shape, bytes);
   return decodeTensors([{ name, datatype, shape: [...shape] }], [bytes])[name]!;
+}
+
+/**
+ * The tensor whose values are `bytes` and nothing else, of an input that leaves one size open: the bytes decide it. Where more are open, the first
+ * is 1, a batch of one, as Triton has it. BYTES are one element, without its length. Throws SHAPE_MISMATCH (more is open, or the bytes do not fit),
+ * PROTOCOL.
+ */
+export function bareTensor({ name, dtype, shape }: ValueInfo, bytes: Uint8Array): Tensor {
+  const isOpen = (size: number | string) => typeof size === 'string';
+  const sizes = shape.filter(isOpen).length > 1 && isOpen(shape[0]!) ? [1, ...shape.slice(1)] : shape;
+  const text = dtype === 'string';
+  const fixed = elementCount(sizes.filter(size => typeof size === 'number'));
+  if (sizes.filter(isOpen).length > 1 || (text && fixed !== 1)) {
+    const advice = 'send its shape with it, as JSON in front';
+    throw new KofnError('SHAPE_MISMATCH', `a bare body does not tell the shape of ${formatShape(shape)}; ${advice}`);
+  }
+  const open = text ? 1 : bytes.byteLength / (fixed * elementBytes(dtype));
+  const whole = sizes.map(size => (typeof size === 'number' ? size : open));
+  if (!text && !Number.isSafeInteger(open)) {
+    throw new KofnError(
+      'SHAPE_MISMATCH',
+      `a body of ${bytes.byteLength} bytes does not fill ${dtype} ${formatShape(shape)}`,
+    );
+  }
+  if (!text) return tensorFromBytes(dtype, whole, bytes);
+  const contents = { bytes_contents: [bytes] } as TensorContents;
+  return decodeTensors([{ name, datatype: datatypeOf(dtype), shape: whole, contents }], [])[name]!;
 }
 
 /** `data` in one dimension. Throws SHAPE_MISMATCH: nested it has to be as the shape is, flat as long as it is large. */

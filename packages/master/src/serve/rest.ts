@@ -1,9 +1,10 @@
 /** The Open Inference Protocol over HTTP: its routes, and Triton's model repository extension. */
 import { KofnError, openController, type Controller } from '@kofn/core';
 import { tensorMetadata } from '@kofn/wire';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify';
 import { SERVER_EXTENSIONS } from './grpc.js';
-import { HEADER_LENGTH, readInferBody, writeInferAnswer } from './rest-codec.js';
+import { decodedBody } from './http.js';
+import { HEADER_LENGTH, readIndexBody, readInferBody, readLoadBody, writeInferAnswer } from './rest-codec.js';
 import type { InferenceServer } from './server.js';
 
 type Params = { readonly model: string; readonly version?: string };
@@ -14,7 +15,9 @@ export function registerRest(app: FastifyInstance, server: InferenceServer, vers
   void app.register((scope, _options, done) => {
     // Bodies are read here: one may be JSON and binary data behind it, whatever its type says.
     scope.removeAllContentTypeParsers();
-    scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, parsed) => parsed(null, body));
+    scope.addContentTypeParser('*', { parseAs: 'buffer' }, (request: FastifyRequest, body: Buffer) =>
+      decodedBody(request, body),
+    );
     addHealth(scope, server);
     scope.get('/v2', () => ({ name: 'kofn', version, extensions: SERVER_EXTENSIONS }));
     addRepository(scope, server);
@@ -39,17 +42,18 @@ function addHealth(app: FastifyInstance, server: InferenceServer): void {
 function addRepository(app: FastifyInstance, server: InferenceServer): void {
   const { repository } = server;
   app.post('/v2/repository/index', request => {
-    const { ready } = bodyOf(request);
+    const { ready } = readIndexBody(bytesOf(request));
     return repository.index().filter(({ state }) => ready !== true || state === 'READY');
   });
-  app.post('/v2/repository/models/:model/load', async (request: Request, reply) => {
+  const onRequest = before(({ model }) => repository.versions(model));
+  app.post('/v2/repository/models/:model/load', { onRequest }, async (request: Request, reply) => {
     request.raw.socket.setTimeout(0); // shards may take minutes, in which nothing is said
     using gone = untilGone(reply);
-    await repository.load(request.params.model, versionOf(request), gone.signal);
+    await repository.load(request.params.model, readLoadBody(bytesOf(request)), gone.signal);
     return {};
   });
-  app.post('/v2/repository/models/:model/unload', async (request: Request) => {
-    await repository.unload(request.params.model, versionOf(request));
+  app.post('/v2/repository/models/:model/unload', { onRequest }, async (request: Request) => {
+    await repository.unload(request.params.model, readLoadBody(bytesOf(request)));
     return {};
   });
 }
@@ -64,10 +68,12 @@ function addModel(app: FastifyInstance, server: InferenceServer, path: string): 
     if (server.isModelReady(model, version)) return { name, ready: true };
     throw new KofnError('UNAVAILABLE', `model "${name}" has a layer with fewer than k usable workers`);
   });
-  app.post(`${path}/infer`, async (request: Request, reply) => {
+  const onRequest = before(({ model, version = '' }) => server.repository.find(model, version));
+  app.post(`${path}/infer`, { onRequest }, async (request: Request, reply) => {
     const { model, version = '' } = request.params;
     const header = request.headers[HEADER_LENGTH];
-    const { isBinary, ...call } = readInferBody(bytesOf(request), Array.isArray(header) ? header[0] : header);
+    const { inputs } = server.describe(model, version);
+    const { isBinary, ...call } = readInferBody(bytesOf(request), header?.toString(), inputs);
     using gone = untilGone(reply);
     const answer = await server.infer({ ...call, model, version, signal: gone.signal });
     const { body, headerLength } = writeInferAnswer(answer, isBinary);
@@ -84,30 +90,15 @@ function untilGone({ raw }: FastifyReply): Pick<Controller, 'signal'> & Disposab
   return { signal: controller.signal, [Symbol.dispose]: () => void raw.off('close', onClose) };
 }
 
+/** A hook that throws what `find` does, before the body is looked at. */
+function before(find: (params: Params) => unknown): onRequestHookHandler {
+  return (request, _reply, done) => {
+    find(request.params as Params);
+    done();
+  };
+}
+
+/** The body, which content type it has or has not; none is empty. */
 function bytesOf({ body }: FastifyRequest): Buffer {
-  if (Buffer.isBuffer(body)) return body;
-  throw new KofnError('INVALID_ARGUMENT', 'the request has no body; POST it as JSON');
-}
-
-/** The body as a JSON object; {} for none. Throws INVALID_ARGUMENT. */
-function bodyOf(request: FastifyRequest): Record<string, unknown> {
-  if (!Buffer.isBuffer(request.body) || request.body.byteLength === 0) return {};
-  let json: unknown;
-  try {
-    json = JSON.parse(request.body.toString('utf8'));
-  } catch (cause) {
-    throw new KofnError('INVALID_ARGUMENT', `the body is no JSON: ${(cause as Error).message.slice(0, 200)}`, {
-      cause,
-    });
-  }
-  if (typeof json === 'object' && json !== null && !Array.isArray(json)) return json as Record<string, unknown>;
-  throw new KofnError('INVALID_ARGUMENT', 'the body is no JSON object');
-}
-
-/** The parameter "version" of loading and unloading; '' for all. Throws INVALID_ARGUMENT. */
-function versionOf(request: FastifyRequest): string {
-  const { version } = (bodyOf(request)['parameters'] ?? {}) as { version?: unknown };
-  if (version === undefined) return '';
-  if (typeof version === 'string') return version;
-  throw new KofnError('INVALID_ARGUMENT', 'parameter version: give the version as a string');
+  return Buffer.isBuffer(body) ? body : Buffer.alloc(0);
 }

@@ -9,12 +9,14 @@
  * 4. Listeners hear of each request for a model that is served, once, when it has ended.
  */
 import { randomUUID } from 'node:crypto';
-import { KofnError, openController, openScope, type Clock, type Signal, type Tensors } from '@kofn/core';
-import { RequestQueue, selectOutputs, type DescribedModel } from '@kofn/wire';
+import { KofnError, openController, openScope, type Clock, type Signal, type Tensor, type Tensors } from '@kofn/core';
+import { RequestQueue, selectOutputs, type DescribedModel, type RequestedOutput } from '@kofn/wire';
 import type { Cluster } from '../cluster.js';
+import type { CodedModel } from '../coded-model.js';
 import { checkInputs } from '../inputs.js';
 import { requireRange, requireWhole } from '../options.js';
-import { Batcher, type BatchOptions, type BatchResult } from './batcher.js';
+import { Batcher, takesRows, type BatchOptions, type BatchResult } from './batcher.js';
+import { checkRanked, classesOf } from './classification.js';
 import { codingFacts, type Parameters } from './facts.js';
 import type { ModelRepository } from './repository.js';
 import type { EndedRequest, ServedModel, ServerView } from './served.js';
@@ -35,8 +37,8 @@ export interface InferCall {
   /** The client's own; '' has one made here. */
   readonly id: string;
   readonly inputs: Tensors;
-  /** Names of the outputs that are wanted; all when there are none. */
-  readonly outputs: readonly string[];
+  /** The outputs that are wanted; all when there are none. */
+  readonly outputs: readonly RequestedOutput[];
   readonly timeoutMs?: number | undefined;
   readonly signal: Signal;
 }
@@ -163,7 +165,7 @@ export class InferenceServer implements ServerView {
         model: name,
         version,
         id,
-        outputs: selectOutputs(outputs, call.outputs),
+        outputs: asked(lease.served, outputs, call.outputs),
         parameters: codingFacts(report, rows),
       };
     } catch (error) {
@@ -200,10 +202,25 @@ function isReady({ model }: ServedModel): boolean {
   return (model.health.margin ?? 0) >= 0;
 }
 
-/** Throws INVALID_ARGUMENT. */
-function requireOutputs(outputs: readonly { name: string }[], names: readonly string[]): void {
-  const unknown = names.find(name => !outputs.some(output => output.name === name));
-  if (unknown === undefined) return;
-  const there = outputs.map(({ name }) => name).join(', ');
-  throw new KofnError('INVALID_ARGUMENT', `the model has no output "${unknown}"; it has ${there}`);
+/** Throws INVALID_ARGUMENT (there is no such output), UNSUPPORTED (it has no classes). */
+function requireOutputs(outputs: CodedModel['outputs'], requested: readonly RequestedOutput[]): void {
+  for (const { name, classCount } of requested) {
+    const output = outputs.find(each => each.name === name);
+    if (output === undefined) {
+      const there = outputs.map(each => each.name).join(', ');
+      throw new KofnError('INVALID_ARGUMENT', `the model has no output "${name}"; it has ${there}`);
+    }
+    if (classCount !== undefined) checkRanked(output);
+  }
+}
+
+/** What is asked for of `outputs`. Throws NON_FINITE. */
+function asked({ model, labels }: ServedModel, outputs: Tensors, requested: readonly RequestedOutput[]): Tensors {
+  const selected = selectOutputs(outputs, requested);
+  const result: Record<string, Tensor> = { ...selected };
+  for (const { name, classCount: count } of requested) {
+    if (count === undefined) continue;
+    result[name] = classesOf(name, selected[name]!, { count, hasRows: takesRows(model), labels });
+  }
+  return result;
 }

@@ -42,7 +42,9 @@ export function registerPage(app: FastifyInstance, view: ServerView, { faults }:
 
   app.get('/kofn/v1/state', (_request, reply) => reply.headers(NOT_KEPT).send(feed.state()));
 
-  app.get('/kofn/v1/events', (request, reply) => {
+  const eventHeaders = { ...NOT_KEPT, 'content-type': 'text/event-stream; charset=utf-8' };
+  app.head('/kofn/v1/events', (_request, reply) => reply.headers(eventHeaders).send());
+  app.get('/kofn/v1/events', { exposeHeadRoute: false }, (request, reply) => {
     if (readers.isFull) {
       const message = `${MAX_READERS} pages listen already; close one, and this one goes on by itself`;
       throw new KofnError('RESOURCE_EXHAUSTED', message, { retryAfterMs: RETRY_MS });
@@ -50,8 +52,7 @@ export function registerPage(app: FastifyInstance, view: ServerView, { faults }:
     const lastId = request.headers['last-event-id'];
     reply.hijack();
     reply.raw.writeHead(200, {
-      ...NOT_KEPT,
-      'content-type': 'text/event-stream; charset=utf-8',
+      ...eventHeaders,
       'x-content-type-options': 'nosniff',
       'x-accel-buffering': 'no',
     });
