@@ -2,7 +2,7 @@ import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['**/dist/**', '**/node_modules/**', 'packages/cli/models/**'] },
+  { ignores: ['**/dist/**', '**/node_modules/**', '.venv/**', 'packages/cli/models/**'] },
   js.configs.recommended,
   {
     files: ['**/*.{ts,tsx}'],

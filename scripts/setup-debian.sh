@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Debian packages that only tests need. Installs what is missing, starts no service of theirs, and says nothing when all is there.
+# What only tests need: Debian packages, and Triton's client in an environment of Python. Installs what is missing, starts no service of theirs,
+# and says nothing when all is there.
 set -euo pipefail
 packages=(
   chromium          # a browser for the page: test/serve/page.test.ts
@@ -8,6 +9,7 @@ packages=(
   protobuf-compiler # another implementation of protobuf: packages/wire/test/foreign.test.ts, test/serve/foreign-clients.test.ts
   protobuf-compiler-grpc # stubs for a client in Python: test/serve/foreign-clients.test.ts
   python3-grpcio    # that client's gRPC: test/serve/foreign-clients.test.ts
+  python3-venv      # the environment of Triton's client, below
   curl              # a client over HTTP: test/serve/foreign-clients.test.ts
   openssl           # a certificate for TLS: test/serve/access.test.ts
 )
@@ -17,12 +19,28 @@ for package in "${packages[@]}"; do
   status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
   [[ $status == installed ]] || missing+=("$package")
 done
-[[ ${#missing[@]} -gt 0 ]] || exit 0
 
 fail() {
   echo "kofn: cannot install ${missing[*]}: $1. The tests that need it are skipped" >&2
   exit 1
 }
+
+# tritonclient, as test/serve/tritonclient.txt has it, in .venv: test/serve/foreign-clients.test.ts.
+install_tritonclient() {
+  local root wanted
+  root=$(cd "$(dirname "$0")/.." && pwd)
+  wanted=$root/test/serve/tritonclient.txt
+  cmp --silent "$wanted" "$root/.venv/installed.txt" && return
+  missing=(tritonclient)
+  /usr/bin/python3 -m venv --clear "$root/.venv" || fail "python3 -m venv failed as above"
+  "$root/.venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted" || fail "pip failed as above"
+  cp "$wanted" "$root/.venv/installed.txt"
+}
+
+if [[ ${#missing[@]} -eq 0 ]]; then
+  install_tritonclient
+  exit 0
+fi
 command -v apt-get >/dev/null || fail "there is no apt-get here"
 as_root=()
 if [[ $EUID -ne 0 ]]; then
@@ -57,3 +75,4 @@ for package in "${missing[@]}"; do
     "${as_root[@]}" update-rc.d "$package" disable >"$log" 2>&1 || { cat "$log" >&2; fail "its service stays enabled"; }
   fi
 done
+install_tritonclient

@@ -10,15 +10,9 @@ import type { ModelFile } from '@kofn/master/serve';
 import { after, before, describe, it } from 'mocha';
 import { inferenceClient, type StockClient } from '../support/inference-client.js';
 import type { ModelSpec } from '../support/onnx-models.js';
-import { answerOf, mlp, ModelFolder, rows, typesModel } from '../support/served-models.js';
+import { answerOf, mlp, ModelFolder, rows, sameModel, typesModel } from '../support/served-models.js';
 import { serving, type Reply, type Serving } from '../support/serving.js';
 
-/** An output as large as its input, which is the same: of text, of a size that is open, and of two. */
-const same = (dtype: 'string' | 'float32', shape: (number | string)[]): ModelSpec => ({
-  nodes: [{ op: 'Identity', inputs: ['x'], outputs: ['y'] }],
-  inputs: { x: { dtype, shape } },
-  outputs: { y: { dtype, shape } },
-});
 const LABELS = Array.from({ length: 16 }, (_, i) => `class ${i}`);
 /** 0xff is in no UTF-8. */
 const NO_TEXT = Buffer.from([0xff, 0x00]);
@@ -70,9 +64,9 @@ describe('what a stock client may send', () => {
     const models = [
       model('mlp', mlp(1), { labels: LABELS }),
       model('types', typesModel),
-      model('text', same('string', ['N'])),
-      model('open', same('float32', ['N', 3, 'H']), { options: { sampleInputs } }),
-      model('opener', same('float32', ['N', 'C', 'H']), { options: { sampleInputs } }),
+      model('text', sameModel('string', ['N'])),
+      model('open', sameModel('float32', ['N', 3, 'H']), { options: { sampleInputs } }),
+      model('opener', sameModel('float32', ['N', 'C', 'H']), { options: { sampleInputs } }),
     ];
     t = await serving({ models });
     client = inferenceClient(t.grpc);

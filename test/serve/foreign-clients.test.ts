@@ -1,4 +1,4 @@
-/** Clients that nobody of kofn wrote: buf (Go), Debian's python3-grpcio (C++), curl. And what of a request reaches the workers. */
+/** Clients that nobody of kofn wrote: buf (Go), Debian's python3-grpcio (C++), Triton's own (Python), curl. And what of a request reaches the workers. */
 import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -12,12 +12,14 @@ import { connect } from 'kofn';
 import { after, before, describe, it } from 'mocha';
 import { ROOT } from '../e2e/command.js';
 import { needDebian } from '../support/debian.js';
-import { answerOf, mlp, ModelFolder, rows } from '../support/served-models.js';
+import { answerOf, mlp, ModelFolder, rows, sameModel } from '../support/served-models.js';
 import { serving, type Serving } from '../support/serving.js';
 
 const run = promisify(execFile);
 const BUF = path.join(ROOT, 'node_modules', '.bin', 'buf');
 const PYTHON = '/usr/bin/python3'; // Debian's own
+/** Has Triton's client, which `npm run setup:debian` puts there. */
+const VENV_PYTHON = path.join(ROOT, '.venv', 'bin', 'python');
 const PLUGIN = '/usr/bin/grpc_python_plugin';
 
 describe('clients of others', () => {
@@ -25,11 +27,16 @@ describe('clients of others', () => {
   const model = mlp(1);
   const { x } = rows(2, 7) as { x: Tensor };
   const values = [...(x.data as Float32Array)];
+  const labels = Array.from({ length: 16 }, (_, i) => `class ${i}`);
   let t: Serving;
   let expected: Float32Array;
 
   before(async () => {
-    t = await serving({ models: [{ name: 'mlp', version: '1', file: folder.write('mlp.onnx', model) }] });
+    const models = [
+      { name: 'mlp', version: '1', file: folder.write('mlp.onnx', model), labels },
+      { name: 'text', version: '1', file: folder.write('text.onnx', sameModel('string', ['N'])) },
+    ];
+    t = await serving({ models });
     expected = (await answerOf(model, { x }))['y']!.data as Float32Array;
   });
   after(async () => {
@@ -128,7 +135,7 @@ describe('clients of others', () => {
       shape: 'INVALID_ARGUMENT',
       late: 'DEADLINE_EXCEEDED',
       deadline: 'DEADLINE_EXCEEDED',
-      index: ['READY'],
+      index: ['READY', 'READY'],
     });
     assert.ok(gain >= 1);
     for (const answer of [raw, typed, ...stream.map(([, answer]) => answer)]) assertAnswer(answer);
@@ -136,6 +143,56 @@ describe('clients of others', () => {
       stream.map(([id]) => id),
       ['0', '1', '2'],
     );
+  });
+
+  it("Triton's own: answers, classes, compression and BYTES, and what is refused by name, over both", async function () {
+    needDebian(this, { 'python3-venv': runs(VENV_PYTHON, '-c', 'import tritonclient.http, tritonclient.grpc') });
+    const file = folder.path('triton.json');
+    writeFileSync(file, JSON.stringify({ values, shape: [2, 16] }));
+    const script = path.join(ROOT, 'test', 'serve', 'triton_client.py');
+    const { stdout } = await run(VENV_PYTHON, [script, t.http, t.grpc, file]);
+    interface Asked {
+      readonly plain: number[];
+      readonly others: number[][];
+      readonly classes: string[][][];
+      readonly refused: Record<string, [string, string] | null>;
+    }
+    const { http, grpc, stream } = JSON.parse(stdout) as { http: Asked; grpc: Asked; stream: unknown };
+    assert.deepEqual(stream, ['s', true, true]);
+    const rowOf = (row: number) => [...expected.subarray(16 * row, 16 * row + 16)];
+    for (const { plain, others, classes, refused, ...rest } of [http, grpc]) {
+      assert.deepEqual(rest, { live: true, texts: true, loads: true });
+      for (const answer of [plain, ...others]) assertAnswer(answer);
+      for (const rows of classes) {
+        assert.deepEqual(rows.map(({ length }) => length), [3, 3]); // prettier-ignore
+        rows.forEach((row, at) => {
+          const [value, index, label] = row[0]!.split(':');
+          const best = Math.max(...rowOf(at));
+          assert.deepEqual([Number(index), label], [rowOf(at).indexOf(best), `class ${rowOf(at).indexOf(best)}`]);
+          assert.ok(Math.abs(Number(value) - best) < 1e-4);
+        });
+      }
+      const words: [string, RegExp, RegExp][] = [
+        ['bytes', /400|INVALID_ARGUMENT/, /"x".*element 0 is not UTF-8/],
+        ['sequence_id', /400|UNIMPLEMENTED/, /sequence_id is not supported/],
+        ['sequence_id of text', /400|UNIMPLEMENTED/, /sequence_id is not supported/],
+        ['priority', /400|UNIMPLEMENTED/, /priority is not supported/],
+        ['timeout', /504|DEADLINE_EXCEEDED/, /did not end within/],
+        ['shared input', /400|UNIMPLEMENTED/, /"x": parameter shared_memory_region is not supported/],
+        ['shared output', /400|UNIMPLEMENTED/, /"y": parameter shared_memory_region is not supported/],
+        ['shared region', /404|UNIMPLEMENTED/, /systemsharedmemory|SystemSharedMemoryRegister/],
+        ['config', /400|UNIMPLEMENTED/, /config is not supported/],
+        ['files', /400|UNIMPLEMENTED/, /(config|file:1\/model\.onnx) is not supported/],
+        ['model', /404|NOT_FOUND/, /no model "none"/],
+        ['version', /404|NOT_FOUND/, /no version "7"/],
+      ];
+      assert.deepEqual(Object.keys(refused), words.map(([what]) => what)); // prettier-ignore
+      for (const [what, status, message] of words) {
+        assert.match(refused[what]![0], status, what);
+        assert.match(refused[what]![1], message, what);
+      }
+    }
+    assert.deepEqual([http.others.length, grpc.others.length, http.classes.length], [9, 4, 3]);
   });
 
   it('curl: JSON, and the binary extension', async function () {

@@ -163,6 +163,7 @@ describe('the Open Inference Protocol over HTTP', () => {
       [400, /nor is it flat/, withX({ data: [[1, 2], [3]] })],
       [400, /"x" is float32 in the model, got float64/, withX({ datatype: 'FP64' })],
       [400, /no datatype "FP8"/, withX({ datatype: 'FP8' })],
+      [400, /1e\+39 is no float32/, withX({ data: [1e39, ...[...x.data].slice(1)] })],
       [400, /"seven" is no float32/, withX({ data: ['seven', ...[...x.data].slice(1)] })],
       [
         400,

@@ -89,3 +89,12 @@ export const pickModel: ModelSpec = {
   outputs: { y: { dtype: 'float32' } },
   initializers: { five: float32([5], Float32Array.of(1, 2, 3, 4, 5)) },
 };
+
+/** y = x. */
+export function sameModel(dtype: 'string' | 'float32', shape: readonly (number | string)[]): ModelSpec {
+  return {
+    nodes: [{ op: 'Identity', inputs: ['x'], outputs: ['y'] }],
+    inputs: { x: { dtype, shape } },
+    outputs: { y: { dtype, shape } },
+  };
+}

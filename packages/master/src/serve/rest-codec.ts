@@ -113,12 +113,16 @@ function outputText(name: string, value: Tensor, binarySize: number | undefined)
 
 /** `{"ready": true}` asks for models that are loaded alone. Throws INVALID_ARGUMENT. */
 export function readIndexBody(body: Buffer): { readonly ready?: boolean | undefined } {
-  return checked(indexBody, body.byteLength === 0 ? {} : (parseJson(body) ?? {}));
+  return checked(indexBody, optionalJson(body));
 }
 
 /** The version that is to be loaded or unloaded; '' for all. Throws INVALID_ARGUMENT, UNSUPPORTED. */
 export function readLoadBody(body: Buffer): string {
-  return versionToLoad(checked(loadBody, body.byteLength === 0 ? {} : (parseJson(body) ?? {})).parameters);
+  return versionToLoad(checked(loadBody, optionalJson(body)).parameters);
+}
+
+function optionalJson(body: Buffer): unknown {
+  return body.byteLength === 0 ? {} : (parseJson(body) ?? {});
 }
 
 function parseBody(bytes: Buffer): InferBody {

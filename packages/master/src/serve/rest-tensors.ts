@@ -36,14 +36,17 @@ export function tensorFromJson(name: string, dtype: DType, shape: readonly numbe
         typeof value === 'bigint' ? value : Number.isSafeInteger(value) ? BigInt(value as number) : wrong(value);
       return exact >= least && exact <= most ? exact : wrong(value);
     });
-  const real = () =>
-    flat.map(value => (typeof value === 'number' || typeof value === 'bigint' ? Number(value) : wrong(value)));
+  const real = (round: (value: number) => number) =>
+    flat.map(value => {
+      const number = typeof value === 'number' || typeof value === 'bigint' ? Number(value) : wrong(value);
+      return Number.isFinite(round(number)) ? number : wrong(value); // JSON has numbers of any size, and no infinity
+    });
   const of = (values: Tensor['data']) => tensor(dtype, shape, values);
   switch (dtype) {
     case 'float32':
-      return of(Float32Array.from(real()));
+      return of(Float32Array.from(real(Math.fround)));
     case 'float64':
-      return of(Float64Array.from(real()));
+      return of(Float64Array.from(real(Number)));
     case 'int8':
       return of(Int8Array.from(whole(-(2 ** 7), 2 ** 7 - 1)));
     case 'uint8':

@@ -72,7 +72,7 @@ function addModel(app: FastifyInstance, server: InferenceServer, path: string): 
   app.post(`${path}/infer`, { onRequest }, async (request: Request, reply) => {
     const { model, version = '' } = request.params;
     const header = request.headers[HEADER_LENGTH];
-    const { inputs } = server.describe(model, version);
+    const { inputs } = server.repository.find(model, version).model;
     const { isBinary, ...call } = readInferBody(bytesOf(request), header?.toString(), inputs);
     using gone = untilGone(reply);
     const answer = await server.infer({ ...call, model, version, signal: gone.signal });
@@ -98,7 +98,7 @@ function before(find: (params: Params) => unknown): onRequestHookHandler {
   };
 }
 
-/** The body, which content type it has or has not; none is empty. */
+/** The body, whatever its content type; empty for none. */
 function bytesOf({ body }: FastifyRequest): Buffer {
   return Buffer.isBuffer(body) ? body : Buffer.alloc(0);
 }
