@@ -41,6 +41,10 @@ describe('access to a server', () => {
     }
     assert.equal((await ask(undefined, '/v2/repository/models/mlp/unload')).status, 401); // also where there is no such route
     assert.equal((await ask(undefined, '/v2/health/ready')).status, 200);
+    const statusOf = async (method: string, path: string) =>
+      (await fetch(`http://${t.http}${path}`, { method })).status;
+    assert.equal(await statusOf('HEAD', '/v2/health/ready'), 200);
+    for (const method of ['HEAD', 'OPTIONS', 'DELETE']) assert.equal(await statusOf(method, '/v2'), 401, method);
   });
 
   it('asks for its token over gRPC, on calls and streams, but where only health is asked for', async () => {

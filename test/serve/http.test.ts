@@ -126,6 +126,9 @@ describe('a server over HTTP', () => {
     assert.deepEqual([bad.status, /not a valid url/.test(errorOf(bad))], [400, true]);
     const expected = await ask('POST', '/v2/models/mlp/infer', { expect: 'a miracle' }, json);
     assert.deepEqual([expected.status, /Expect a miracle/.test(errorOf(expected))], [417, true]);
+    const transferred = await infer({ 'transfer-encoding': 'gzip, chunked' }, gzipSync(json));
+    assert.deepEqual([transferred.status, /Transfer-Encoding gzip, chunked/.test(errorOf(transferred))], [501, true]);
+    assert.equal((await infer({ 'transfer-encoding': 'chunked' }, json)).status, 200);
   });
 
   it('reads bodies in gzip, deflate and br, one upon the other, on every route that takes one', async () => {

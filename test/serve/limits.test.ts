@@ -162,7 +162,13 @@ describe('a server at its limits', () => {
   it('refuses what is no HTTP, and answers the next', async () => {
     const [host, port] = t.http.split(':');
     const cases: [string, RegExp][] = [
-      ['hello\r\n\r\n', /^HTTP\/1\.1 400 [^]*\{"error":"this is not HTTP\/1\.1"\}$/],
+      ['hello\r\n\r\n', /^HTTP\/1\.1 400 [^]*\{"error":"this is not HTTP\/1\.1: Invalid method encountered"\}$/],
+      ['POST /v2 HTTP/1.1\r\nContent-Length: -2\r\n\r\n{}', /^HTTP\/1\.1 400 [^]*Invalid character in Content-Length/],
+      [
+        'POST /v2 HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n',
+        /^HTTP\/1\.1 400 [^]*Transfer-Encoding/,
+      ],
+      ['POST /v2 HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}', /^HTTP\/1\.1 400 [^]*Content-Length/],
       [`GET /v2 HTTP/1.1\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, /^HTTP\/1\.1 431 [^]*"the headers are too large"/],
     ];
     for (const [text, words] of cases) {

@@ -260,7 +260,7 @@ describe('the Open Inference Protocol over HTTP', () => {
 
   it('documents every status that it has', () => {
     const text = readFileSync(new URL('../../../docs/serving.md', import.meta.url), 'utf8');
-    for (const status of [400, 401, 403, 404, 405, 406, 408, 413, 415, 417, 429, 431, 500, 503, 504])
+    for (const status of [400, 401, 403, 404, 405, 406, 408, 413, 415, 417, 429, 431, 500, 501, 503, 504])
       assert.match(text, new RegExp(`\\| ${status} `));
   });
 });

@@ -173,7 +173,12 @@ function refuseRoute(
 
 /** Answers a request whose body is in a coding that is not read here, or whose client takes none that an answer can have. */
 function refuseCoding({ headers }: FastifyRequest, reply: FastifyReply): boolean {
-  const { 'content-encoding': given, 'accept-encoding': accepted } = headers;
+  const { 'content-encoding': given, 'transfer-encoding': transfer = 'chunked', 'accept-encoding': accepted } = headers;
+  if (transfer.toLowerCase() !== 'chunked') {
+    const what = `Transfer-Encoding ${transfer.slice(0, 100)} is not read here; send chunks, and say of their content Content-Encoding`;
+    sendError(reply, new KofnError('UNSUPPORTED', what), 501);
+    return true;
+  }
   if (decodingsOf(given) === undefined) {
     const what = `Content-Encoding ${given!.slice(0, 100)} is not read here; send the body as it is, or in ${ENCODINGS}`;
     sendError(reply.header('accept-encoding', ENCODINGS), new KofnError('UNSUPPORTED', what), 415);
@@ -225,14 +230,14 @@ function refuseExpectation({ headers }: IncomingMessage, response: ServerRespons
 }
 
 /** What is no HTTP, or did not come in time: there is no request to answer, only a connection. */
-function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
+function answerClientError(error: NodeJS.ErrnoException & { readonly reason?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
   const [status, message] =
     error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
       ? ['408 Request Timeout', 'the request did not come in time']
       : error.code === 'HPE_HEADER_OVERFLOW'
         ? ['431 Request Header Fields Too Large', 'the headers are too large']
-        : ['400 Bad Request', 'this is not HTTP/1.1'];
+        : ['400 Bad Request', `this is not HTTP/1.1: ${error.reason ?? error.message}`];
   const body = JSON.stringify({ error: message });
   const head = `HTTP/1.1 ${status}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n`;
   socket.end(head + body, () => socket.destroy());
