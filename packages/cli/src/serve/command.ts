@@ -59,7 +59,11 @@ export function serveCommand(about: { readonly version: string }, done: (exitCod
       'plan with an input so large, image=1,3,224,224, where sizes but the first are open; repeat for more',
       parseShape,
     )
-    .option('--labels <[name=]file>', 'class names of a model, one a line; repeat for more', parseLabels);
+    .option(
+      '--labels <[name=]file>',
+      'class names of a model, one a line, for requests with classification and for the page; repeat for more',
+      parseLabels,
+    );
   for (const [key, schema] of Object.entries(serverFields)) {
     const flag = `--${key.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)}`;
     const option = new Option(`${flag} ${VALUES[key as keyof typeof serverFields]}`, schema.description);
