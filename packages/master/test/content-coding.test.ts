@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
 import { describe, it } from 'mocha';
-import { decoded, decodingsOf, encodingFor, isAnswerable } from '../src/serve/content-coding.js';
+import { Decoder, decodingsOf, encodingFor, isAnswerable } from '../src/serve/content-coding.js';
 
 const LARGE = 100_000;
 const SMALL = 10;
@@ -42,6 +42,8 @@ describe('the coding of an answer', () => {
 describe('the codings of a body', () => {
   const body = Buffer.from('{"inputs": []}'.repeat(1000));
   const limit = body.byteLength;
+  const decoded = (bytes: Buffer, header: string | undefined, maxBytes: number) =>
+    new Decoder(maxBytes).decode(bytes, header);
 
   it('are undone from the last to the first', async () => {
     const cases: [string | undefined, Buffer][] = [
@@ -73,6 +75,19 @@ describe('the codings of a body', () => {
     // What comes out in the end is nothing.
     const nothing = Buffer.concat(new Array<Buffer>(10_000).fill(gzipSync('')));
     await assert.rejects(decoded(gzipSync(nothing), 'gzip, gzip', limit), tooLarge);
+  });
+
+  it('are undone of one body after the other, whatever becomes of it', async () => {
+    const decoder = new Decoder(20_000_000);
+    const ended: string[] = [];
+    const decode = (name: string, bytes: Buffer) =>
+      decoder.decode(bytes, 'gzip').then(
+        () => ended.push(name),
+        () => ended.push(name),
+      );
+    const large = gzipSync(Buffer.alloc(20_000_000));
+    await Promise.all([decode('large', large), decode('broken', body), decode('small', gzipSync(body))]);
+    assert.deepEqual(ended, ['large', 'broken', 'small']);
   });
 
   it('are what the header says', async () => {

@@ -40,23 +40,41 @@ export function decodingsOf(contentEncoding = ''): (keyof typeof DECODERS)[] | u
   return codings.length <= MAX_CODINGS && areKnown(codings) ? codings : undefined;
 }
 
-/**
- * `body` as it was before its codings, which `decodingsOf` knows. Throws INVALID_ARGUMENT (it is not what the header says), and what fastify throws
- * for a body that is too large, as soon as more than `maxBytes` come out of one of them.
- */
-export async function decoded(body: Buffer, contentEncoding: string | undefined, maxBytes: number): Promise<Buffer> {
-  let bytes = body;
-  for (const coding of (decodingsOf(contentEncoding) ?? []).reverse()) {
-    try {
-      bytes = await DECODERS[coding](bytes, { maxOutputLength: maxBytes });
-    } catch (cause) {
-      const { code, message } = cause as NodeJS.ErrnoException;
-      if (code === 'ERR_BUFFER_TOO_LARGE') throw new errorCodes.FST_ERR_CTP_BODY_TOO_LARGE();
-      const what = `the body is not what Content-Encoding says: ${coding}: ${message}`;
-      throw new KofnError('INVALID_ARGUMENT', what, { cause });
-    }
+/** Undoes what bodies have been through, of one after the other: a few bytes of a client may come to `maxBytes` each. */
+export class Decoder {
+  readonly #maxBytes: number;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
   }
-  return bytes;
+
+  /**
+   * `body` as it was before its codings, which `decodingsOf` knows. Throws INVALID_ARGUMENT (it is not what the header says), and what fastify
+   * throws for a body that is too large, as soon as more than `maxBytes` come out of one of them.
+   */
+  decode(body: Buffer, contentEncoding: string | undefined): Promise<Buffer> {
+    const codings = decodingsOf(contentEncoding) ?? [];
+    if (codings.length === 0) return Promise.resolve(body);
+    const decoding = this.#turn.then(() => this.#undo(body, codings.reverse()));
+    this.#turn = decoding.catch(() => undefined);
+    return decoding;
+  }
+
+  async #undo(body: Buffer, codings: readonly (keyof typeof DECODERS)[]): Promise<Buffer> {
+    let bytes = body;
+    for (const coding of codings) {
+      try {
+        bytes = await DECODERS[coding](bytes, { maxOutputLength: this.#maxBytes });
+      } catch (cause) {
+        const { code, message } = cause as NodeJS.ErrnoException;
+        if (code === 'ERR_BUFFER_TOO_LARGE') throw new errorCodes.FST_ERR_CTP_BODY_TOO_LARGE();
+        const what = `the body is not what Content-Encoding says: ${coding}: ${message}`;
+        throw new KofnError('INVALID_ARGUMENT', what, { cause });
+      }
+    }
+    return bytes;
+  }
 }
 
 /** The codings that a client takes, those that it prefers first; 'identity' is an answer as it is. */

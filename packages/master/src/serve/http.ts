@@ -18,7 +18,7 @@ import fastify, {
   type FastifyRequest,
 } from 'fastify';
 import { checkOrigin, type Access, type AccessOptions } from './access.js';
-import { decoded, decodingsOf, encoded, encodingFor, ENCODINGS, isAnswerable } from './content-coding.js';
+import { Decoder, decodingsOf, encoded, encodingFor, ENCODINGS, isAnswerable } from './content-coding.js';
 import { parseJson } from './json.js';
 import { followMethods } from './methods.js';
 
@@ -26,6 +26,10 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Needs no token. */
     public?: boolean;
+  }
+  interface FastifyInstance {
+    /** A body as its client has it. Throws as `Decoder.decode`. */
+    decodeBody(request: FastifyRequest, body: Buffer): Promise<Buffer>;
   }
 }
 
@@ -129,9 +133,13 @@ export function createHttp(options: HttpOptions): FastifyInstance {
     if (headers.expect !== undefined && !raw.complete) reply.raw.writeContinue();
     done();
   });
+  const decoder = new Decoder(maxMessageBytes);
+  app.decorate('decodeBody', ({ headers }: FastifyRequest, body: Buffer) =>
+    decoder.decode(body, headers['content-encoding']),
+  );
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (request: FastifyRequest, body: Buffer) =>
-    parseJson(await decodedBody(request, body)),
+    parseJson(await app.decodeBody(request, body)),
   );
   app.addHook('onSend', async (request, reply, payload) => {
     void reply.header('x-content-type-options', 'nosniff');
@@ -146,11 +154,6 @@ export function createHttp(options: HttpOptions): FastifyInstance {
   });
   app.setErrorHandler((error, _request, reply) => sendError(reply, error));
   return app;
-}
-
-/** A body as its client has it, without what Content-Encoding says. Throws INVALID_ARGUMENT, and as fastify for one that is too large. */
-export function decodedBody({ headers, server }: FastifyRequest, body: Buffer): Promise<Buffer> {
-  return decoded(body, headers['content-encoding'], server.initialConfig.bodyLimit!);
 }
 
 /** Answers a request that has no route. */

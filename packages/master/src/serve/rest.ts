@@ -3,7 +3,6 @@ import { KofnError, openController, type Controller } from '@kofn/core';
 import { tensorMetadata } from '@kofn/wire';
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify';
 import { SERVER_EXTENSIONS } from './grpc.js';
-import { decodedBody } from './http.js';
 import { HEADER_LENGTH, readIndexBody, readInferBody, readLoadBody, writeInferAnswer } from './rest-codec.js';
 import type { InferenceServer } from './server.js';
 
@@ -16,7 +15,7 @@ export function registerRest(app: FastifyInstance, server: InferenceServer, vers
     // Bodies are read here: one may be JSON and binary data behind it, whatever its type says.
     scope.removeAllContentTypeParsers();
     scope.addContentTypeParser('*', { parseAs: 'buffer' }, (request: FastifyRequest, body: Buffer) =>
-      decodedBody(request, body),
+      scope.decodeBody(request, body),
     );
     addHealth(scope, server);
     scope.get('/v2', () => ({ name: 'kofn', version, extensions: SERVER_EXTENSIONS }));
