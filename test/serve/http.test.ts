@@ -112,6 +112,7 @@ describe('a server over HTTP', () => {
       const options = await ask('OPTIONS', path);
       assert.deepEqual([options.status, options.headers.allow, options.body.length], [204, allow, 0]);
     }
+    assert.equal((await ask('OPTIONS', '*')).headers.allow, 'GET, HEAD, POST, OPTIONS');
     for (const method of ['GET', 'POST', 'OPTIONS', 'PROPFIND']) {
       const none = await ask(method, '/v2/models/mlp/nothing', { 'content-type': 'text/none' });
       assert.deepEqual([none.status, none.headers.allow], [404, undefined], method);

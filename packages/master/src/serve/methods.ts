@@ -1,7 +1,7 @@
 /** Which methods a path takes, for those who ask with another. */
 import type { FastifyInstance } from 'fastify';
 
-/** Follows the routes that `app` is given from now on; returns the methods of the path `path`, none where there is no such path. */
+/** Follows the routes that `app` is given from now on; returns the methods of a path, none where it is none. `*` is all of the server. */
 export function followMethods(app: FastifyInstance): (path: string) => string[] {
   const routes: { readonly parts: readonly string[]; readonly methods: readonly string[] }[] = [];
   app.addHook('onRoute', ({ url, method }) => {
@@ -11,7 +11,7 @@ export function followMethods(app: FastifyInstance): (path: string) => string[] 
     const parts = path.split('/');
     const fits = (of: readonly string[]) =>
       of.length === parts.length && of.every((part, i) => (part.startsWith(':') ? parts[i] !== '' : part === parts[i]));
-    const methods = routes.filter(route => fits(route.parts)).flatMap(route => route.methods);
+    const methods = routes.filter(route => path === '*' || fits(route.parts)).flatMap(route => route.methods);
     return methods.length === 0 ? [] : [...new Set([...methods, 'OPTIONS'])];
   };
 }
