@@ -1,6 +1,7 @@
 /** Requests that are joined get what they would have got alone. */
 import assert from 'node:assert/strict';
 import { openController, seededRng, KofnError, type Tensor } from '@kofn/core';
+import type { InferCall } from '@kofn/master/serve';
 import { after, before, describe, it } from 'mocha';
 import { drawn, type ModelSpec } from '../support/onnx-models.js';
 import { answerOf, mlp, ModelFolder, rows } from '../support/served-models.js';
@@ -44,8 +45,10 @@ describe('joined requests', () => {
     folder[Symbol.dispose]();
   });
 
-  const infer = (x: Tensor, { name = 'mlp', signal = openController().signal } = {}) =>
-    t.running.server.infer({ model: name, version: '', id: '', inputs: { x }, outputs: [], signal });
+  const infer = (
+    x: Tensor,
+    { name = 'mlp', signal = openController().signal, outputs = [] as InferCall['outputs'] } = {},
+  ) => t.running.server.infer({ model: name, version: '', id: '', inputs: { x }, outputs, signal });
 
   async function assertAnswer(spec: ModelSpec, x: Tensor, y: Tensor): Promise<void> {
     const expected = (await answerOf(spec, { x }))['y']!;
@@ -67,6 +70,20 @@ describe('joined requests', () => {
     const alone = await infer(rows(9, 5)['x']!); // more than a run takes: by itself, at once
     assert.equal(alone.parameters['kofn_batch'], undefined);
     await assertAnswer(model, rows(9, 5)['x']!, alone.outputs['y']!);
+  });
+
+  it('may ask for classes, or for values: each has what it asked for', async () => {
+    const [x, other] = [rows(3, 1)['x']!, rows(5, 2)['x']!];
+    const outputs = [{ name: 'y', classCount: 1 }];
+    const [{ outputs: classes, parameters }, values] = await Promise.all([infer(x, { outputs }), infer(other)]);
+    assert.deepEqual([parameters['kofn_batch'], classes['y']!.shape], [{ int64_param: 8 }, [3, 1]]);
+    const expected = [...((await answerOf(model, { x }))['y']!.data as Float32Array)];
+    const best = [0, 16, 32].map(at => {
+      const row = expected.slice(at, at + 16);
+      return row.indexOf(Math.max(...row));
+    });
+    assert.deepEqual((classes['y']!.data as string[]).map(text => Number(text.split(':')[1])), best); // prettier-ignore
+    await assertAnswer(model, other, values.outputs['y']!);
   });
 
   it('leave one by one, and the others are answered', async () => {
