@@ -11,7 +11,7 @@ import { sleep, systemClock } from '@kofn/core';
 
 export const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 export const MODEL = path.join(ROOT, 'models', 'fashion-cnn.onnx');
-const BIN = path.join(ROOT, 'packages', 'cli', 'bin', 'kofn.js');
+export const BIN = path.join(ROOT, 'packages', 'cli', 'bin', 'kofn.js');
 const END_WAIT_MS = 10_000;
 
 export interface Ended {

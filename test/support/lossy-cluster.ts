@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { KofnError, type Tensors } from '@kofn/core';
-import { createEngine, type Engine, type Session } from '@kofn/engine';
+import { createEngine, type Engine, type EngineName, type Session } from '@kofn/engine';
 import { startWorker, type RunningWorker } from '@kofn/worker';
 import { codedModel, connect, type Cluster, type LayerPlan, type ModelOptions, type ModelSource } from 'kofn';
 
@@ -53,13 +53,13 @@ export async function faultyWorkers(faults: readonly number[], spoil: Spoil): Pr
   return { addresses: workers.map(({ address }) => address), workers, [Symbol.asyncDispose]: close };
 }
 
-/** A cluster of five workers that loses the blocks of `lost` in every request: their engines fail each run (ENGINE). */
-export async function lossyCluster(lost: readonly number[]): Promise<LossyCluster> {
+/** A cluster of five workers that loses the blocks of `lost` in every request: their engines fail each run (ENGINE). `engine` is the master's. */
+export async function lossyCluster(lost: readonly number[], engine?: EngineName): Promise<LossyCluster> {
   const faulty = await faultyWorkers(lost, () => {
     throw new KofnError('ENGINE', 'out of order');
   });
   try {
-    const cluster = await connect({ workers: faulty.addresses });
+    const cluster = await connect({ workers: faulty.addresses, ...(engine && { engine }) });
     return {
       cluster,
       lost,
@@ -84,16 +84,16 @@ export async function runLossy(
   model: ModelSource,
   feeds: Tensors,
   options: Pick<ModelOptions, 'segments'> = {},
-): Promise<{ outputs: Tensors; layers: readonly LayerPlan[] }> {
+): Promise<{ outputs: Tensors; layers: readonly LayerPlan[]; notes: readonly string[] }> {
   await using coded = await codedModel(model, { cluster, parity: lost.length, sampleInputs: feeds, ...options });
   const { outputs, report } = await coded.run(feeds);
-  const { layers } = coded.plan;
+  const { layers, notes } = coded.plan;
   const planned = layers.filter(({ decision }) => decision === 'coded').map(({ name }) => name);
   assert.deepEqual(
     report.layers.map(({ name, decodeSet, computedHere }) => ({ name, decodeSet, computedHere })),
     planned.map(name => ({ name, decodeSet: sound, computedHere: [] })),
   );
-  return { outputs, layers };
+  return { outputs, layers, notes };
 }
 
 /** `engine`, worker `worker`'s, with its outputs passed through `spoil`. */

@@ -30,11 +30,41 @@ export interface GraphSpec {
   readonly nodes: NodeSpec[];
   readonly inputs?: ModelSpec['inputs'];
   readonly outputs: ModelSpec['outputs'];
+  readonly initializers?: Tensors;
+  readonly sparse?: Readonly<Record<string, SparseSpec>>;
+}
+
+/** A sparse tensor: the elements of `dense` that are not 0, by their place, or by a coordinate an axis. */
+export interface SparseSpec {
+  readonly dense: Tensor;
+  readonly by: 'place' | 'coordinates';
 }
 
 /** A number becomes int, an array ints, a string string; {float: x} a float; a tensor or graph itself. */
 export type AttributeSpec =
-  number | readonly number[] | string | { readonly float: number } | Tensor | { readonly graph: GraphSpec };
+  | number
+  | readonly number[]
+  | string
+  | { readonly float: number }
+  | { readonly floats: readonly number[] }
+  | { readonly strings: readonly string[] }
+  | { readonly sparse: SparseSpec }
+  | Tensor
+  | { readonly graph: GraphSpec };
+
+/** What a value is: a tensor, also of a type that core has none of; another kind; or not said. */
+export type TypeSpec =
+  | { readonly dtype: DType; readonly shape?: readonly (number | string)[] }
+  | { readonly elementType: number; readonly kind?: 'tensor' | 'sequence' | 'optional' | 'maps' }
+  | { readonly untyped: true };
+
+/** A local function of the domain "test". */
+export interface FunctionSpec {
+  readonly name: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly nodes: readonly NodeSpec[];
+}
 
 export interface NodeSpec {
   op: string;
@@ -42,13 +72,18 @@ export interface NodeSpec {
   outputs: string[];
   name?: string;
   attributes?: Record<string, AttributeSpec>;
+  domain?: string;
 }
 
 export interface ModelSpec {
   nodes: NodeSpec[];
-  inputs: Record<string, { dtype: DType; shape: readonly (number | string)[] }>;
-  outputs: Record<string, { dtype: DType; shape?: readonly (number | string)[] }>;
+  inputs: Record<string, TypeSpec>;
+  outputs: Record<string, TypeSpec>;
   initializers?: Tensors;
+  sparse?: Readonly<Record<string, SparseSpec>>;
+  /** Constants as ONNX has them: TensorProto. */
+  protos?: readonly object[];
+  functions?: readonly FunctionSpec[];
   /** Where initializers stand: inside the model (default) or in `weights.bin` beside it. */
   external?: boolean;
   opset?: number;
@@ -75,12 +110,22 @@ export function makeModel(spec: ModelSpec): { model: Uint8Array; weights: Uint8A
       ],
     };
   });
+  const standard = { domain: '', version: spec.opset ?? 13 };
+  const domains = new Set(spec.nodes.flatMap(({ domain }) => domain ?? []));
   const model = onnx.ModelProto.create({
-    irVersion: 7,
-    opsetImport: [{ domain: '', version: spec.opset ?? 13 }],
+    irVersion: spec.functions === undefined ? 7 : 8,
+    opsetImport: [standard, ...[...domains].map(domain => ({ domain, version: 1 }))],
+    functions: (spec.functions ?? []).map(({ name, inputs, outputs, nodes }) => ({
+      domain: 'test',
+      name,
+      input: [...inputs],
+      output: [...outputs],
+      node: nodes.map(nodeProto),
+      opsetImport: [standard],
+    })),
     graph: {
       ...graphProto(spec),
-      initializer,
+      initializer: [...initializer, ...(spec.protos ?? [])],
     },
   });
   return { model: onnx.ModelProto.encode(model).finish(), weights: Buffer.concat(weights) };
@@ -94,7 +139,7 @@ export function writeModel(files: { model: Uint8Array; weights: Uint8Array }): s
   return folder;
 }
 
-/** What ONNX Runtime gives for the whole model: the oracle. */
+/** What ONNX Runtime gives for the whole model, of outputs that it hands out: the oracle. */
 export async function runWhole(
   engine: Engine,
   files: { model: Uint8Array; weights: Uint8Array },
@@ -133,22 +178,41 @@ export function quantizedDense(inputs: number, units: number): { model: Uint8Arr
   });
 }
 
-function graphProto({ nodes, inputs = {}, outputs }: GraphSpec): object {
+function graphProto({ nodes, inputs = {}, outputs, initializers = {}, sparse = {} }: GraphSpec): object {
   return {
     name: 'test',
-    node: nodes.map(({ op, inputs: reads, outputs: makes, name, attributes = {} }) => ({
-      opType: op,
-      input: reads,
-      output: makes,
-      name: name ?? '',
-      attribute: Object.entries(attributes).map(([key, value]) => attribute(key, value)),
-    })),
+    node: nodes.map(nodeProto),
+    initializer: Object.entries(initializers).map(([name, value]) => ({ name, ...tensorProto(value) })),
+    sparseInitializer: Object.entries(sparse).map(([name, value]) => sparseProto(name, value)),
     input: Object.entries(inputs).map(([name, info]) => valueInfo(name, info)),
     output: Object.entries(outputs).map(([name, info]) => valueInfo(name, info)),
   };
 }
 
-function valueInfo(name: string, info: { dtype: DType; shape?: readonly (number | string)[] }) {
+function nodeProto({ op, inputs, outputs, name, domain, attributes = {} }: NodeSpec) {
+  return {
+    opType: op,
+    input: inputs,
+    output: outputs,
+    name: name ?? '',
+    domain: domain ?? '',
+    attribute: Object.entries(attributes).map(([key, value]) => attribute(key, value)),
+  };
+}
+
+function valueInfo(name: string, info: TypeSpec) {
+  if ('untyped' in info) return { name };
+  if ('elementType' in info) {
+    const tensorType = { elemType: info.elementType };
+    const maps = { mapType: { keyType: ELEMENT_TYPES.int64!, valueType: { tensorType } } };
+    const types = {
+      tensor: { tensorType },
+      sequence: { sequenceType: { elemType: { tensorType } } },
+      optional: { optionalType: { elemType: { tensorType } } },
+      maps: { sequenceType: { elemType: maps } },
+    };
+    return { name, type: types[info.kind ?? 'tensor'] };
+  }
   const dim = info.shape?.map(size => (typeof size === 'number' ? { dimValue: size } : { dimParam: size }));
   const tensorType = { elemType: ELEMENT_TYPES[info.dtype]!, ...(dim === undefined ? {} : { shape: { dim } }) };
   return { name, type: { tensorType } };
@@ -158,9 +222,35 @@ function attribute(name: string, value: AttributeSpec) {
   if (typeof value === 'number') return { name, type: 2, i: value };
   if (typeof value === 'string') return { name, type: 3, s: Buffer.from(value) };
   if ('float' in value) return { name, type: 1, f: value.float };
+  if ('floats' in value) return { name, type: 6, floats: [...value.floats] };
+  if ('strings' in value) return { name, type: 8, strings: value.strings.map(text => Buffer.from(text)) };
+  if ('sparse' in value) return { name, type: 11, sparseTensor: sparseProto('', value.sparse) };
   if ('dtype' in value) return { name, type: 4, t: tensorProto(value) };
   if ('graph' in value) return { name, type: 5, g: graphProto(value.graph) };
   return { name, type: 7, ints: [...value] };
+}
+
+function sparseProto(name: string, { dense, by }: SparseSpec) {
+  const { shape } = dense;
+  const data = dense.data as Float32Array;
+  const places = [...data.keys()].filter(place => data[place] !== 0);
+  const coordinates = places.flatMap(place =>
+    shape.map((size, axis) => {
+      const inner = shape.slice(axis + 1).reduce((a, b) => a * b, 1);
+      return Math.floor(place / inner) % size;
+    }),
+  );
+  const indices = by === 'place' ? places : coordinates;
+  const values = { ...dense, shape: [places.length], data: data.filter(value => value !== 0) };
+  return {
+    values: { name, ...tensorProto(values) },
+    indices: {
+      dims: by === 'place' ? [places.length] : [places.length, shape.length],
+      dataType: ELEMENT_TYPES.int64!,
+      rawData: new Uint8Array(BigInt64Array.from(indices, BigInt).buffer),
+    },
+    dims: [...shape],
+  };
 }
 
 function tensorProto(value: Tensor) {

@@ -85,8 +85,9 @@ export function segmentWords({ segments }: Plan): string[] {
   });
 }
 
-/** Under `auto` the decision in brief, on stderr: both sides of each layer, and what to do when nothing pays. */
+/** What is to be known of the model, and under `auto` the decision in brief, on stderr: both sides of each layer, and what to do when nothing pays. */
 export function noteDecision(plan: Plan, choice: LayerChoice): void {
+  for (const line of plan.notes) note(line);
   if (choice !== 'auto') return;
   for (const { name, reason } of plan.layers) note(`${name}: ${reason}`);
   if (nothingPays(plan, choice)) note(SUGGESTION);

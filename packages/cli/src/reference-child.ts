@@ -102,8 +102,10 @@ async function loadNative(engine: 'native' | 'auto') {
 
 async function run({ session, TensorClass }: Opened, inputs: Tensors): Promise<Tensors> {
   const feeds = Object.entries(inputs).map(([name, value]) => [name, toRuntime(value, TensorClass)] as const);
-  const results = await session.run(Object.fromEntries(feeds));
-  return Object.fromEntries(session.outputNames.map(name => [name, fromRuntime(results[name]!)]));
+  // Sequences and maps nobody can fetch.
+  const names = session.outputMetadata.filter(({ isTensor }) => isTensor).map(({ name }) => name);
+  const results = await session.run(Object.fromEntries(feeds), names);
+  return Object.fromEntries(names.map(name => [name, fromRuntime(results[name]!)]));
 }
 
 function toRuntime({ dtype, shape, data }: Tensor, TensorClass: TensorConstructor): OrtTensor {

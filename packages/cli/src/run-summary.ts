@@ -70,6 +70,7 @@ export interface RunSummary {
     readonly speeds: Plan['speeds'];
     readonly layers: readonly LayerPlan[];
     readonly segments: readonly SegmentPlan[];
+    readonly notes: readonly string[];
   };
   readonly kills: readonly KillOutcome[];
   readonly workers: readonly { readonly address: string; readonly state: string; readonly engine: string }[];

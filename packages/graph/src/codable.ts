@@ -5,7 +5,7 @@
 import { atOnce, elementCount, fromHalf, type Parts, type RowSource } from '@kofn/core';
 import { neededNodes, type GraphNode, type OnnxModel } from './graph.js';
 import { transposedInParts, type ConvAttributes, type LayerGeometry, type LinearLayer } from './linear-layer.js';
-import { constantSlice, isFiniteConstant } from './onnx.js';
+import { constantSlice, isFiniteConstant } from './constant.js';
 import { isLinear } from './original-names.js';
 import { isPerUnit } from './plain-form.js';
 import {
@@ -72,6 +72,7 @@ function reportsOf(model: OnnxModel): CodableReport[] {
   return model.nodes.flatMap((node): CodableReport[] => {
     if (!isStandard(node.proto)) return [];
     if (isLinear(node.proto) && !needed.has(node)) return [notCodable(node, 'no output needs it')];
+    if (isLinear(node.proto) && model.undivided !== undefined) return [notCodable(node, model.undivided)];
     if (node.op === 'Conv') return [withReason(node, 'Conv', conv(model, node))];
     if (node.op === 'Gemm') return [withReason(node, 'Gemm', gemm(model, node))];
     if (node.op === 'MatMul') return [withReason(node, 'MatMul', matMul(model, node))];
@@ -150,16 +151,17 @@ function conv(model: OnnxModel, node: GraphNode): Found | string {
 function gemm(model: OnnxModel, node: GraphNode): Found | string {
   const [dataInput = '', weightName = '', biasName = ''] = node.proto.input ?? [];
   if (isConstant(model, dataInput)) return 'its first factor is constant, not its input';
-  const weights = constantWeights(model, weightName);
+  const alpha = floatAttribute(node.proto, 'alpha', 1);
+  const beta = floatAttribute(node.proto, 'beta', 1);
+  const weights = constantWeights(model, weightName, alpha);
   if (typeof weights === 'string') return weights;
   if (weights.shape.length !== 2) return `weights of shape [${weights.shape.join()}] are not a matrix`;
   const transB = intAttribute(node.proto, 'transB', 0) !== 0;
   const columnsIn = intAttribute(node.proto, 'transA', 0) !== 0;
   const [rows = 0, columns = 0] = weights.shape;
   const [units, fanIn] = transB ? [rows, columns] : [columns, rows];
-  const alpha = floatAttribute(node.proto, 'alpha', 1);
-  const beta = floatAttribute(node.proto, 'beta', 1);
-  const addend = biasName === '' ? undefined : constantWeights(model, biasName);
+  // With beta = 0 nobody reads C, whatever is in it.
+  const addend = biasName === '' || beta === 0 ? undefined : constantWeights(model, biasName, beta);
   if (typeof addend === 'string') return `addend C: ${addend}`;
   if (addend !== undefined && !isPerUnit(addend.shape, units)) {
     return `addend C of shape [${addend.shape.join()}] is not one value an output`;
@@ -200,8 +202,8 @@ interface Weights {
   read(first: number, end: number, scratch?: Float32Array): Parts<Float32Array>;
 }
 
-/** Constant, finite float32 weights, or why they are not. float16 weights that the model casts are such weights. */
-function constantWeights(model: OnnxModel, name: string): Weights | string {
+/** Constant float32 weights, finite also times `factor`, or why they are not. float16 weights that the model casts are such weights. */
+function constantWeights(model: OnnxModel, name: string, factor = 1): Weights | string {
   const constant = model.constants.get(name) ?? castConstant(model, name);
   if (constant === undefined) return `"${name}" is computed, not constant`;
   const dtype = dtypeOf(constant.dataType);
@@ -211,7 +213,9 @@ function constantWeights(model: OnnxModel, name: string): Weights | string {
     if (!isCast) return (yield* constantSlice(model, constant!, first, end, scratch)) as Float32Array;
     return Float32Array.from((yield* constantSlice(model, constant!, first, end)) as Uint16Array, fromHalf);
   }
-  if (!isFiniteConstant(model, constant)) return `"${name}" has NaN or infinity`;
+  if (!isFiniteConstant(model, constant, factor)) {
+    return `"${name}" has NaN or infinity${factor === 1 ? '' : `, or has once it is multiplied by ${factor}`}`;
+  }
   return { shape: shapeOf(constant), read };
 }
 

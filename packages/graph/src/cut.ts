@@ -5,12 +5,13 @@
  *
  * A node's level is the largest number of coded nodes on a path from an input to it. Local nodes of one level that are
  * connected form one segment: nothing in a segment waits for a coded node that itself waits for the segment, and there are as
- * few segments as that allows. What no output needs is left out.
+ * few segments as that allows. What no output needs is left out. A value that cannot be carried (a sequence) is made anew in each segment
+ * that reads it.
  */
 import { KofnError } from '@kofn/core';
 import { findCodable, type Codable } from './codable.js';
 import { neededNodes, type GraphNode, type ModelImage, type OnnxModel } from './graph.js';
-import { subModel, type ValueTypes } from './sub-model.js';
+import { fileModel, subModel, type ValueTypes } from './sub-model.js';
 
 export interface SegmentStep {
   readonly kind: 'segment';
@@ -41,15 +42,23 @@ export interface Cut {
  */
 export function cutModel(model: OnnxModel, codedNodes: readonly string[], types: ValueTypes = {}): Cut {
   const coded = codableByName(model, codedNodes);
+  if (model.undivided !== undefined) return { steps: [wholeStep(model)] };
   const graph = dataFlow(model, coded);
   const levels = levelsOf(graph);
   const depth = Math.max(0, ...levels.values());
-  const steps: (SegmentStep | CodedStep)[] = [];
+  const parts: (Part | CodedStep)[] = [];
   for (let level = 0; level <= depth; level++) {
     const here = graph.nodes.filter(node => levels.get(node) === level);
     const local = here.filter(node => !coded.has(node.name));
-    for (const nodes of components(graph, local)) steps.push(segment(graph, nodes, `segment ${steps.length}`, types));
-    steps.push(...codedSteps(here.flatMap(node => coded.get(node.name) ?? [])));
+    parts.push(...components(graph, local).map(nodes => partOf(model, nodes)));
+    parts.push(...codedSteps(here.flatMap(node => coded.get(node.name) ?? [])));
+  }
+  const results = model.outputs.map(output => output.name);
+  const read = new Set([...results, ...parts.flatMap(part => ('inputs' in part ? part.inputs : [part.input]))]);
+  const steps: (SegmentStep | CodedStep)[] = [];
+  for (const part of parts) {
+    const step = 'inputs' in part ? segment(model, part, read, `segment ${steps.length}`, types) : part;
+    if (step !== undefined) steps.push(step);
   }
   const constants = model.outputs.map(output => output.name).filter(name => model.constants.has(name));
   if (constants.length > 0) {
@@ -74,6 +83,20 @@ function codableByName(model: OnnxModel, names: readonly string[]): Map<string, 
   );
 }
 
+/** The file as one segment. */
+function wholeStep(model: OnnxModel): SegmentStep {
+  const inputs = model.inputs.map(({ name }) => name);
+  const outputs = model.outputs.map(({ name }) => name).filter(name => !inputs.includes(name));
+  return {
+    kind: 'segment',
+    name: 'segment 0',
+    nodes: model.nodes.map(node => node.name),
+    inputs,
+    outputs,
+    image: () => fileModel(model, outputs),
+  };
+}
+
 /** What an output needs of the model. */
 interface DataFlow {
   readonly model: OnnxModel;
@@ -82,7 +105,6 @@ interface DataFlow {
   readonly nodes: readonly GraphNode[];
   /** Values that a node needs when it runs: of a coded one its data alone, since the workers have its weights. */
   readonly reads: (node: GraphNode) => readonly string[];
-  readonly readers: ReadonlyMap<string, readonly GraphNode[]>;
 }
 
 function dataFlow(model: OnnxModel, coded: ReadonlyMap<string, Codable>): DataFlow {
@@ -90,10 +112,7 @@ function dataFlow(model: OnnxModel, coded: ReadonlyMap<string, Codable>): DataFl
     const report = coded.get(node.name);
     return report === undefined ? node.reads : [report.dataInput];
   };
-  const nodes = neededNodes(model, { reads });
-  const readers = new Map<string, GraphNode[]>();
-  for (const node of nodes) for (const value of reads(node)) readers.set(value, [...(readers.get(value) ?? []), node]);
-  return { model, coded, nodes, reads, readers };
+  return { model, coded, nodes: neededNodes(model, { reads }), reads };
 }
 
 function levelsOf({ model, coded, nodes, reads }: DataFlow): Map<GraphNode, number> {
@@ -145,20 +164,40 @@ function components({ model }: DataFlow, nodes: readonly GraphNode[]): GraphNode
   return [...sets.values()];
 }
 
-function segment(
-  { model, readers }: DataFlow,
-  nodes: readonly GraphNode[],
-  name: string,
-  types: ValueTypes,
-): SegmentStep {
-  const inside = new Set(nodes);
+/** Nodes of a segment to be. */
+interface Part {
+  /** Those that are this segment's alone. */
+  readonly own: readonly GraphNode[];
+  /** With those that make what cannot be carried to it; in the model's order. */
+  readonly nodes: readonly GraphNode[];
+  readonly inputs: readonly string[];
+}
+
+function partOf(model: OnnxModel, own: readonly GraphNode[]): Part {
+  const all = new Set(own);
+  // A set that grows is iterated to its end.
+  for (const node of all) {
+    for (const value of node.reads) {
+      const maker = model.uncarried.has(value) ? model.producers.get(value) : undefined;
+      if (maker !== undefined) all.add(maker);
+    }
+  }
+  const nodes = all.size === own.length ? own : model.nodes.filter(node => all.has(node));
   const made = new Set(nodes.flatMap(node => node.outputs));
   const reads = new Set(nodes.flatMap(node => node.reads));
-  const results = new Set(model.outputs.map(output => output.name));
-  const inputs = [...reads].filter(value => !made.has(value) && !model.constants.has(value));
-  const outputs = [...made].filter(
-    value => results.has(value) || (readers.get(value) ?? []).some(reader => !inside.has(reader)),
-  );
+  return { own, nodes, inputs: [...reads].filter(value => !made.has(value) && !model.constants.has(value)) };
+}
+
+/** Undefined where nobody reads what the part makes: others make it anew. `read` are all values that are read between parts, or wanted. */
+function segment(
+  model: OnnxModel,
+  { own, nodes, inputs }: Part,
+  read: ReadonlySet<string>,
+  name: string,
+  types: ValueTypes,
+): SegmentStep | undefined {
+  const outputs = own.flatMap(node => node.outputs).filter(value => read.has(value));
+  if (outputs.length === 0) return undefined;
   return {
     kind: 'segment',
     name,

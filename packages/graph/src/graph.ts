@@ -11,6 +11,13 @@ export interface ValueInfo {
   readonly shape: readonly (number | string)[];
 }
 
+/** An output that is no tensor, or one of a type that kofn does not carry. */
+export interface OtherValue {
+  readonly name: string;
+  /** In words: "a sequence of maps". */
+  readonly kind: string;
+}
+
 /** A model as two files: model.onnx and its external data, always named `weights.bin`; empty when there is none. */
 export interface ModelFiles {
   readonly model: Uint8Array;
@@ -75,14 +82,23 @@ export interface OnnxModel {
   readonly inputs: readonly ValueInfo[];
   /** Initializers that are inputs too (as all are in IR 3): a caller may give another value. */
   readonly overridable: readonly ValueInfo[];
+  /** Those that are tensors. One whose type the file leaves out is float32 here, until a run shows what it is. */
   readonly outputs: readonly ValueInfo[];
+  /** The other outputs, which nobody gets. */
+  readonly otherOutputs: readonly OtherValue[];
   /** In topological order; Constant nodes left out, see `constants`. */
   readonly nodes: readonly GraphNode[];
   readonly producers: ReadonlyMap<string, GraphNode>;
   readonly consumers: ReadonlyMap<string, readonly GraphNode[]>;
+  /** Values that cannot cross from one part of the model to another (uncarried.ts). */
+  readonly uncarried: ReadonlySet<string>;
   /** Initializers and the tensors of Constant nodes, by value name. */
   readonly constants: ReadonlyMap<string, TensorProto>;
   readonly proto: ModelProto;
+  /** Whether `proto` says another thing than the file: sparse constants were made dense. */
+  readonly isRewritten: boolean;
+  /** Why the model runs as a whole only; undefined where it can be cut. */
+  readonly undivided?: string | undefined;
   /**
    * Reads `byteLength` bytes of external data, into `scratch` of that size where there is one and they are not in memory already. Throws
    * NOT_FOUND, DATA_LOSS or INVALID_MODEL (outside the folder).

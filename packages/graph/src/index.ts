@@ -25,9 +25,10 @@ export {
   type ActivationName,
   type ShardPart,
 } from './shard-model.js';
-export { extractNode, probeModel, wholeModel, type ValueTypes } from './sub-model.js';
+export { extractNode, fileModel, probeModel, wholeModel, type ValueTypes } from './sub-model.js';
 export { imageOfFiles, modelFiles, modelFilesInParts, weightsInBands, saveModel } from './model-image.js';
 export { openExternal } from './external-data.js';
 // The graph itself.
-export type { GraphNode, ModelFiles, ModelImage, OnnxModel, ValueInfo } from './graph.js';
-export { constantValue } from './onnx.js';
+export { withoutOthers } from './values.js';
+export type { GraphNode, ModelFiles, ModelImage, OnnxModel, OtherValue, ValueInfo } from './graph.js';
+export { constantValue } from './constant.js';

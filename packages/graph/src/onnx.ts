@@ -9,40 +9,30 @@
  */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import {
-  elementBytes,
-  elementCount,
-  isFiniteTensor,
-  KofnError,
-  PART_VALUES,
-  tensor,
-  tensorFromBytes,
-  type Parts,
-  type Tensor,
-  type TypedArray,
-} from '@kofn/core';
+import { KofnError } from '@kofn/core';
 import { checkConstant } from './check-constant.js';
-import { externalBytes, externalFiles, externalRange } from './external-data.js';
+import { makeDense } from './dense.js';
+import { externalBytes, externalFiles } from './external-data.js';
+import type { GraphNode, ModelFiles, OnnxModel } from './graph.js';
+import { topologically } from './order.js';
 import { restoreNames } from './original-names.js';
 import { plainForm } from './plain-form.js';
-import type { GraphNode, ModelFiles, OnnxModel, ValueInfo } from './graph.js';
 import {
   attributeOf,
-  dtypeOf,
   isStandard,
   onnx,
-  shapeOf,
-  toBigInt,
+  subgraphsOf,
   toNumber,
   type GraphProto,
   type ModelProto,
   type NodeProto,
   type TensorProto,
-  type ValueInfoProto,
 } from './proto.js';
+import { uncarriedValues } from './uncarried.js';
+import { endsOf } from './values.js';
 
-/** Read at a time where a whole constant is not needed. */
-const PIECE_BYTES = 2 ** 24;
+/** Bytes 4 to 8 of a model in ONNX Runtime's own format. */
+const ORT_FORMAT = 'ORTM';
 
 export interface LoadOptions {
   /** Reads external data instead of the files beside the model. */
@@ -54,7 +44,8 @@ export interface LoadOptions {
 /**
  * Loads a model from a path (external data beside it), from the bytes of an ONNX file, or from both files as bytes.
  * Throws NOT_FOUND (no such file), INVALID_MODEL (not ONNX, truncated, inconsistent), DATA_LOSS (external data cut off),
- * UNSUPPORTED (a valid model with inputs that are no tensors).
+ * UNSUPPORTED (a valid model with inputs that are no tensors, or no output that is one), RESOURCE_EXHAUSTED (sparse constants that are
+ * more than 1 GiB when they are dense).
  */
 export async function loadModel(
   source: string | Uint8Array | ModelFiles,
@@ -67,113 +58,22 @@ export async function loadModel(
       throw new KofnError('NOT_FOUND', `the model ${source} ${why}`, { cause });
     });
     const proto = parse(bytes, source);
-    if (original !== undefined) restoreNames(proto.graph!, original);
+    if (original !== undefined) {
+      dropRepeated(proto.graph!);
+      restoreNames(proto.graph!, original);
+    }
     return build(proto, original?.origin ?? source, readExternal ?? externalFiles(path.dirname(file)));
   }
   const files = source instanceof Uint8Array ? { model: source, weights: new Uint8Array() } : source;
   return build(parse(files.model, 'the model'), 'the model', externalBytes(files.weights));
 }
 
-/** The elements of a constant. Throws UNSUPPORTED (element type), else what reading external data throws. */
-export function constantValue(model: OnnxModel, constant: TensorProto): Tensor {
-  const dtype = dtypeOf(constant.dataType);
-  const name = constant.name ?? '';
-  if (dtype === undefined) {
-    throw new KofnError(
-      'UNSUPPORTED',
-      `constant "${name}" has element type ${constant.dataType}, which kofn cannot hold`,
-    );
-  }
-  const shape = shapeOf(constant);
-  const range = externalRange(constant);
-  if (range !== undefined) {
-    const byteLength = range.byteLength ?? elementCount(shape) * elementBytes(dtype);
-    return tensorFromBytes(dtype, shape, model.readExternal(range.location, range.offset, byteLength));
-  }
-  if (dtype === 'string') {
-    return tensor(
-      dtype,
-      shape,
-      (constant.stringData ?? []).map(bytes => Buffer.from(bytes).toString('utf8')),
-    );
-  }
-  if (constant.rawData && constant.rawData.length > 0) return tensorFromBytes(dtype, shape, constant.rawData);
-  switch (dtype) {
-    case 'float32':
-      return tensor(dtype, shape, Float32Array.from(constant.floatData ?? []));
-    case 'float64':
-      return tensor(dtype, shape, Float64Array.from(constant.doubleData ?? []));
-    case 'int64':
-      return tensor(dtype, shape, BigInt64Array.from((constant.int64Data ?? []).map(value => toBigInt(value))));
-    case 'uint64':
-      return tensor(dtype, shape, BigUint64Array.from((constant.uint64Data ?? []).map(value => toBigInt(value))));
-    case 'uint32':
-      return tensor(dtype, shape, Uint32Array.from((constant.uint64Data ?? []).map(toNumber)));
-    default: {
-      const zeros = tensorFromBytes(dtype, shape, new Uint8Array(elementCount(shape) * elementBytes(dtype)));
-      (zeros.data as Int32Array).set((constant.int32Data ?? []).map(toNumber));
-      return zeros;
-    }
-  }
-}
-
-/**
- * Elements `first` to `end` of a constant, in parts where it is external data, of which no more is read; of a constant in the model itself
- * they are a view. External data goes into `scratch`, of as many elements, where there is one. Throws as {@link constantValue}.
- */
-export function* constantSlice(
-  model: OnnxModel,
-  constant: TensorProto,
-  first: number,
-  end: number,
-  scratch?: TypedArray,
-): Parts<TypedArray> {
-  const dtype = dtypeOf(constant.dataType);
-  const range = externalRange(constant);
-  if (dtype === undefined || dtype === 'string') {
-    return (constantValue(model, constant).data as TypedArray).subarray(first, end);
-  }
-  const size = elementBytes(dtype);
-  if (range === undefined) {
-    // Of raw bytes that are not aligned a view is a copy: of what is asked for, not of all.
-    const raw = constant.rawData ?? new Uint8Array();
-    if (raw.byteLength !== size * elementCount(shapeOf(constant))) {
-      return (constantValue(model, constant).data as TypedArray).subarray(first, end);
-    }
-    return tensorFromBytes(dtype, [end - first], raw.subarray(size * first, size * end)).data as TypedArray;
-  }
-  const all =
-    scratch ?? (tensorFromBytes(dtype, [end - first], new Uint8Array(size * (end - first))).data as TypedArray);
-  for (let at = first; at < end; at += PART_VALUES) {
-    const part = all.subarray(at - first, Math.min(PART_VALUES, end - at) + at - first);
-    const into = new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
-    const bytes = model.readExternal(range.location, range.offset + size * at, part.byteLength, into);
-    if (bytes !== into) into.set(bytes);
-    yield;
-  }
-  return all;
-}
-
-/**
- * Whether no element of a float32 or float16 constant is NaN or infinite; reads external data piece by piece. Throws as
- * {@link constantValue}.
- */
-export function isFiniteConstant(model: OnnxModel, constant: TensorProto): boolean {
-  const dtype = dtypeOf(constant.dataType);
-  const range = externalRange(constant);
-  if (range === undefined || (dtype !== 'float32' && dtype !== 'float16')) {
-    return isFiniteTensor(constantValue(model, constant));
-  }
-  const end = range.offset + elementCount(shapeOf(constant)) * elementBytes(dtype);
-  for (let at = range.offset; at < end; at += PIECE_BYTES) {
-    const bytes = model.readExternal(range.location, at, Math.min(PIECE_BYTES, end - at));
-    if (!isFiniteTensor(tensorFromBytes(dtype, [bytes.byteLength / elementBytes(dtype)], bytes))) return false;
-  }
-  return true;
-}
-
 function parse(bytes: Uint8Array, origin: string): ModelProto {
   if (bytes.byteLength === 0) throw invalid(origin, 'the file is empty');
+  if (Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1', 4, 8) === ORT_FORMAT) {
+    const what = "is in ONNX Runtime's own format (.ort); give the .onnx file that it was made from";
+    throw new KofnError('UNSUPPORTED', `${origin} ${what}`);
+  }
   let model: ModelProto;
   try {
     model = onnx.ModelProto.decode(bytes);
@@ -187,23 +87,33 @@ function parse(bytes: Uint8Array, origin: string): ModelProto {
   return model;
 }
 
+/**
+ * ONNX Runtime (1.27) opens no file that has the constants of subgraphs as it writes them itself: twice, of which the second is what it made of
+ * them, or two graphs deep beside the node that they came from.
+ */
+function dropRepeated(graph: GraphProto): void {
+  const last = new Map((graph.initializer ?? []).map(constant => [constant.name ?? '', constant]));
+  graph.initializer = [...last.values()];
+  const isRepeated = ({ opType, output }: NodeProto) => opType === 'Constant' && last.has(output?.[0] ?? '');
+  graph.node = (graph.node ?? []).filter(node => !isRepeated(node));
+  for (const inner of graph.node.flatMap(subgraphsOf)) dropRepeated(inner);
+}
+
 function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readExternal']): OnnxModel {
   const graph = proto.graph!;
+  const isRewritten = makeDense(proto, origin, readExternal);
   const constants = new Map<string, TensorProto>();
   for (const initializer of graph.initializer ?? []) constants.set(initializer.name ?? '', initializer);
-  const inputs = (graph.input ?? []).filter(input => !constants.has(input.name ?? ''));
-  const overridable = (graph.input ?? []).filter(input => constants.has(input.name ?? ''));
-  const known = new Set([...constants.keys(), ...inputs.map(input => input.name ?? '')]);
-  const sparse = new Set((graph.sparseInitializer ?? []).map(({ values }) => values?.name ?? ''));
-  for (const name of sparse) known.add(name);
+  const known = new Set([...constants.keys(), ...(graph.input ?? []).map(input => input.name ?? '')]);
 
   const nodes: GraphNode[] = [];
   const producers = new Map<string, GraphNode>();
   const consumers = new Map<string, GraphNode[]>();
   const names = uniqueNames(graph.node ?? []);
+  const taken = new Set([...names.values(), ...valuesOf(graph)]);
   const opset = toNumber(proto.opsetImport?.find(({ domain }) => ['', 'ai.onnx'].includes(domain ?? ''))?.version);
   const add = (node: NodeProto, name: string) => {
-    const reads = [...new Set([...(node.input ?? []), ...captured(node)])].filter(value => value !== '');
+    const reads = readsOf(node);
     const outputs = (node.output ?? []).filter(value => value !== '');
     for (const value of reads) {
       if (known.has(value)) continue;
@@ -223,37 +133,22 @@ function build(proto: ModelProto, origin: string, readExternal: OnnxModel['readE
     for (const value of outputs) producers.set(value, made);
     for (const value of reads) consumers.set(value, [...(consumers.get(value) ?? []), made]);
   };
-  for (const [index, node] of (graph.node ?? []).entries()) {
-    const form = plainForm(node, names[index]!, constants, opset);
+  for (const node of topologically(graph.node ?? [], readsOf)) {
+    const form = plainForm(node, names.get(node)!, { constants, opset, taken });
     for (const constant of form.constants) {
       constants.set(constant.name!, constant);
       known.add(constant.name!);
     }
     for (const { proto: plain, name } of form.nodes) add(plain, name);
   }
-  const outputs = graph.output!;
-  for (const { name } of outputs) {
+  for (const { name } of graph.output!) {
     if (!known.has(name ?? '')) throw invalid(origin, `its output "${name}" is made by no node`);
-    if (sparse.has(name ?? '')) {
-      throw new KofnError(
-        'UNSUPPORTED',
-        `${origin}: its output "${name}" is a sparse constant; convert it to a dense one`,
-      );
-    }
   }
-  for (const constant of constants.values()) checkConstant(constant, origin, readExternal);
-  return {
-    origin,
-    inputs: inputs.map(input => valueInfo(input, origin)),
-    overridable: overridable.map(input => valueInfo(input, origin)),
-    outputs: outputs.map(output => valueInfo(output, origin)),
-    nodes,
-    producers,
-    consumers,
-    constants,
-    proto,
-    readExternal,
-  };
+  for (const constant of [...constants.values(), ...innerConstants(graph)])
+    checkConstant(constant, origin, readExternal);
+  const ends = endsOf(graph, constants, origin);
+  const uncarried = uncarriedValues(graph, nodes, constants);
+  return { origin, ...ends, nodes, producers, consumers, uncarried, constants, proto, isRewritten, readExternal };
 }
 
 /** The tensor of a Constant node; undefined for other nodes and for constants that are no dense tensors. */
@@ -272,51 +167,52 @@ function constantOf(node: NodeProto): TensorProto | undefined {
   return undefined;
 }
 
-/** Values that the subgraphs of a node (If, Loop, Scan) take from outside, at any depth. */
+/** What a node reads: its own inputs, and what its subgraphs (of If, Loop, Scan) take from outside, at any depth. */
+function readsOf(node: NodeProto): string[] {
+  return [...new Set([...(node.input ?? []), ...captured(node)])].filter(value => value !== '');
+}
+
 function captured(node: NodeProto): string[] {
-  const graphs = (node.attribute ?? []).flatMap(({ g, graphs: list }) => [...(g ? [g] : []), ...(list ?? [])]);
-  return graphs.flatMap(capturedByGraph);
-}
-
-function capturedByGraph(graph: GraphProto): string[] {
-  const sparse = (graph.sparseInitializer ?? []).map(({ values }) => values ?? {});
-  const given = [...(graph.input ?? []), ...(graph.initializer ?? []), ...sparse];
-  const inner = new Set(given.map(value => value.name ?? ''));
-  const outer: string[] = [];
-  for (const node of graph.node ?? []) {
-    outer.push(...[...(node.input ?? []), ...captured(node)].filter(value => value !== '' && !inner.has(value)));
-    for (const value of node.output ?? []) inner.add(value);
-  }
-  outer.push(...(graph.output ?? []).map(value => value.name ?? '').filter(value => !inner.has(value)));
-  return outer;
-}
-
-/** A name of its own for each node: the model's where it has one, the first to have it where several do. */
-function uniqueNames(nodes: readonly NodeProto[]): string[] {
-  const given = new Set(nodes.map(node => node.name ?? '').filter(name => name !== ''));
-  const taken = new Set<string>();
-  return nodes.map(({ name, opType }, index) => {
-    let unique = name ?? '';
-    if (unique === '' || taken.has(unique)) {
-      unique = `${unique || (opType ?? 'node')}_${index}`;
-      while (taken.has(unique) || given.has(unique)) unique += '_';
-    }
-    taken.add(unique);
-    return unique;
+  return subgraphsOf(node).flatMap(graph => {
+    const inner = new Set([
+      ...[...(graph.input ?? []), ...(graph.initializer ?? [])].map(value => value.name ?? ''),
+      ...(graph.node ?? []).flatMap(({ output }) => output ?? []),
+    ]);
+    const read = [...(graph.node ?? []).flatMap(readsOf), ...(graph.output ?? []).map(({ name }) => name ?? '')];
+    return read.filter(value => !inner.has(value));
   });
 }
 
-function valueInfo({ name, type }: ValueInfoProto, origin: string): ValueInfo {
-  const dtype = dtypeOf(type?.tensorType?.elemType);
-  if (dtype === undefined) {
-    throw new KofnError('UNSUPPORTED', `${origin}: "${name}" is not a tensor of a type that kofn carries`);
-  }
-  const shape = (type?.tensorType?.shape?.dim ?? []).map(dim =>
-    dim.dimValue !== null && dim.dimValue !== undefined && toNumber(dim.dimValue) > 0
-      ? toNumber(dim.dimValue)
-      : (dim.dimParam ?? ''),
+/** The names of all values of `graph` and of the graphs inside it. */
+function valuesOf(graph: GraphProto): string[] {
+  return [
+    ...[...(graph.input ?? []), ...(graph.initializer ?? [])].map(({ name }) => name ?? ''),
+    ...(graph.node ?? []).flatMap(node => [...(node.output ?? []), ...subgraphsOf(node).flatMap(valuesOf)]),
+  ];
+}
+
+/** The constants of the graphs inside the nodes of `graph`. */
+function innerConstants(graph: GraphProto): TensorProto[] {
+  const inner = (graph.node ?? []).flatMap(subgraphsOf);
+  return inner.flatMap(each => [...(each.initializer ?? []), ...innerConstants(each)]);
+}
+
+/** A name of its own for each node: the model's where it has one, the first to have it where several do. */
+function uniqueNames(nodes: readonly NodeProto[]): Map<NodeProto, string> {
+  const given = new Set(nodes.map(node => node.name ?? '').filter(name => name !== ''));
+  const taken = new Set<string>();
+  return new Map(
+    nodes.map((node, index) => {
+      const { name, opType } = node;
+      let unique = name ?? '';
+      if (unique === '' || taken.has(unique)) {
+        unique = `${unique || (opType ?? 'node')}_${index}`;
+        while (taken.has(unique) || given.has(unique)) unique += '_';
+      }
+      taken.add(unique);
+      return [node, unique];
+    }),
   );
-  return { name: name ?? '', dtype, shape };
 }
 
 function invalid(origin: string, why: string, cause?: unknown): KofnError {

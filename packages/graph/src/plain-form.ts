@@ -1,6 +1,6 @@
 /**
  * Rewrites what is linear but for an extra, so that the linear part can be coded by itself: Gemm with an addend C that is no
- * value an output becomes Gemm, then the addition, which stays local.
+ * value an output becomes Gemm, then the addition, which stays local. With beta = 0 C is not read, and the Gemm is plain as it is.
  */
 import { elementCount } from '@kofn/core';
 import {
@@ -16,6 +16,8 @@ import {
 
 /** Since opset 7 Add and Mul broadcast as Gemm's C does. */
 const BROADCASTS_FROM = 7;
+/** Since opset 11 a Gemm may have no C. */
+const OPTIONAL_FROM = 11;
 
 export interface PlainForm {
   /** In topological order; the linear node keeps its place and its name. */
@@ -29,40 +31,53 @@ export function addendName(name: string): string {
   return `${name}/addend`;
 }
 
-/** `node`, called `name`, or the nodes to put in its place. `constants` are those known so far, by value name. */
-export function plainForm(
-  node: NodeProto,
-  name: string,
-  constants: ReadonlyMap<string, TensorProto>,
-  opset: number,
-): PlainForm {
+/** What is known of the model that the node is in. */
+export interface PlainContext {
+  /** By value name. */
+  readonly constants: ReadonlyMap<string, TensorProto>;
+  readonly opset: number;
+  /** Names of values and nodes; those that are made here are added. */
+  readonly taken: Set<string>;
+}
+
+/** `node`, called `name`, or the nodes to put in its place. */
+export function plainForm(node: NodeProto, name: string, { constants, opset, taken }: PlainContext): PlainForm {
   const asIs = { nodes: [{ proto: node, name }], constants: [] };
-  const [, b = '', c = ''] = node.input ?? [];
+  const [a = '', b = '', c = ''] = node.input ?? [];
   const weights = constants.get(b);
   if (node.opType !== 'Gemm' || !isStandard(node) || opset < BROADCASTS_FROM) return asIs;
   if (weights === undefined || dtypeOf(weights.dataType) !== 'float32' || c === '') return asIs;
+  const beta = floatAttribute(node, 'beta', 1);
+  if (beta === 0) return asIs;
   const addend = constants.get(c);
   const sizes = shapeOf(weights);
   const units = sizes[intAttribute(node, 'transB', 0) === 0 ? 1 : 0] ?? 0;
   if (addend !== undefined && isPerUnit(shapeOf(addend), units)) return asIs;
 
+  const fresh = (wanted: string) => {
+    let free = wanted;
+    while (taken.has(free)) free += '_';
+    taken.add(free);
+    return free;
+  };
   const output = node.output![0]!;
-  const [product, scale, scaled] = [`${output}/product`, `${name}/beta`, `${output}/addend`];
-  const beta = floatAttribute(node, 'beta', 1);
-  const plain = { ...node, input: node.input!.slice(0, 2), output: [product] };
-  const add = { opType: 'Add', name: addendName(name), input: [product, beta === 1 ? c : scaled], output: [output] };
-  if (beta === 1)
-    return {
-      nodes: [
-        { proto: plain, name },
-        { proto: add, name: add.name },
-      ],
-      constants: [],
-    };
-  const multiply = { opType: 'Mul', name: `${name}/scaled addend`, input: [c, scale], output: [scaled] };
+  const product = fresh(`${output}/product`);
+  const scalar = (name: string, value: number) => {
+    return { name: fresh(name), dataType: elementTypeOf('float32'), dims: [], floatData: [value] };
+  };
+  const nothing = opset < OPTIONAL_FROM ? [scalar(`${name}/nothing`, 0)] : [];
+  const plain = { ...node, input: [a, b, ...nothing.map(constant => constant.name)], output: [product] };
+  const adding = (value: string) => {
+    const proto = { opType: 'Add', name: fresh(addendName(name)), input: [product, value], output: [output] };
+    return { proto, name: proto.name };
+  };
+  if (beta === 1) return { nodes: [{ proto: plain, name }, adding(c)], constants: nothing };
+  const scale = scalar(`${name}/beta`, beta);
+  const scaled = fresh(`${output}/addend`);
+  const multiply = { opType: 'Mul', name: fresh(`${name}/scaled addend`), input: [c, scale.name], output: [scaled] };
   return {
-    nodes: [plain, multiply, add].map((proto, i) => ({ proto, name: i === 0 ? name : proto.name! })),
-    constants: [{ name: scale, dataType: elementTypeOf('float32'), dims: [], floatData: [beta] }],
+    nodes: [{ proto: plain, name }, { proto: multiply, name: multiply.name }, adding(scaled)],
+    constants: [...nothing, scale],
   };
 }
 

@@ -19,6 +19,7 @@ export type NodeProto = Onnx.INodeProto;
 export type TensorProto = Onnx.ITensorProto;
 export type ValueInfoProto = Onnx.IValueInfoProto;
 export type AttributeProto = Onnx.IAttributeProto;
+export type TypeProto = Onnx.ITypeProto;
 
 /** TensorProto.DataType by number; null where a tensor cannot hold it or kofn does not carry it. */
 const DTYPES: readonly (DType | null)[] = [
@@ -69,6 +70,11 @@ export function isStandard(node: NodeProto): boolean {
 
 export function attributeOf(node: NodeProto, name: string): AttributeProto | undefined {
   return node.attribute?.find(attribute => attribute.name === name) ?? undefined;
+}
+
+/** The graphs inside a node (of If, Loop, Scan). */
+export function subgraphsOf(node: NodeProto): GraphProto[] {
+  return (node.attribute ?? []).flatMap(({ g, graphs }) => [...(g ? [g] : []), ...(graphs ?? [])]);
 }
 
 export function intAttribute(node: NodeProto, name: string, fallback: number): number {

@@ -1,9 +1,9 @@
 /** Parts of a model as models of their own. */
-import { KofnError, tensorBytes, type DType } from '@kofn/core';
+import { elementBytes, elementCount, KofnError, type DType } from '@kofn/core';
 import { findCodable } from './codable.js';
 import { externalRange } from './external-data.js';
 import type { GraphNode, ModelFiles, ModelImage, OnnxModel } from './graph.js';
-import { constantValue } from './onnx.js';
+import { constantValue } from './constant.js';
 import {
   dtypeOf,
   onnx,
@@ -17,6 +17,7 @@ import {
 import { addendName } from './plain-form.js';
 import { inputShape } from './shard-model.js';
 import { modelFiles } from './model-image.js';
+import { hasType } from './values.js';
 import { modelImage, type Constant } from './write-model.js';
 
 /** Element type and rank of values, as a run of the model showed them. */
@@ -31,21 +32,34 @@ export function subModel(
   types: ValueTypes = {},
 ): ModelImage {
   const used = new Set([...nodes.flatMap(node => node.reads), ...outputs]);
-  const constants = [...model.constants].filter(([name]) => used.has(name) && !inputs.includes(name));
-  // What kofn cannot hold as a tensor (4-bit integers, say) passes through as it is, unless it stands outside.
-  const raw = constants.filter(([, proto]) => dtypeOf(proto.dataType) === undefined && !externalRange(proto));
-  const carried = new Set(raw.map(([name]) => name));
-  const sparse = (model.proto.graph?.sparseInitializer ?? []).filter(({ values }) => used.has(values?.name ?? ''));
-  if (sparse.length > 0) {
-    throw new KofnError('UNSUPPORTED', `${model.origin} has sparse initializers; convert them to dense ones`);
-  }
   return modelImage({
     nodes: nodes.map(node => inlined(model, node.proto)),
     inputs: inputs.map(name => describe(model, name, types)),
     // ONNX Runtime infers the types of outputs.
     outputs: outputs.map(name => declared(model, name) ?? (types[name] ? typed(name, types) : { name })),
-    constants: constants.filter(([name]) => !carried.has(name)).map(([name, proto]) => lazily(model, name, proto)),
-    rawConstants: raw.map(([name, proto]) => ({ ...proto, name })),
+    ...constantParts(
+      model,
+      [...model.constants].filter(([name]) => used.has(name) && !inputs.includes(name)),
+    ),
+    like: model.proto,
+  });
+}
+
+/**
+ * The graph of the file as it is, with its external data gathered: what ONNX Runtime opens, it opens so too. `outputs` are those of its
+ * outputs that are wanted.
+ */
+export function fileModel(model: OnnxModel, outputs?: readonly string[]): ModelImage {
+  const graph = model.proto.graph!;
+  return modelImage({
+    nodes: (graph.node ?? []).map(node => inlined(model, node)),
+    inputs: graph.input ?? [],
+    outputs: (graph.output ?? []).filter(({ name }) => outputs?.includes(name ?? '') ?? true),
+    valueInfo: graph.valueInfo ?? [],
+    ...constantParts(
+      model,
+      (graph.initializer ?? []).map(constant => [constant.name ?? '', constant]),
+    ),
     like: model.proto,
   });
 }
@@ -56,7 +70,9 @@ export function subModel(
  */
 export function probeModel(model: OnnxModel, values: readonly string[], { inPlace = false } = {}): ModelImage {
   const made = [...new Set(values)].filter(value => model.producers.has(value));
-  const wanted = made.length > 0 ? made : model.outputs.map(output => output.name);
+  const outputs = model.outputs.map(output => output.name);
+  if (model.undivided !== undefined) return fileModel(model, outputs);
+  const wanted = made.length > 0 ? made : outputs;
   const inputs = model.inputs.map(input => input.name);
   if (!inPlace) return subModel(model, model.nodes, inputs, wanted);
   return modelImage({
@@ -95,7 +111,8 @@ export function extractNode(model: OnnxModel, name: string): ModelFiles {
   }
   if (!report.codable) throw new KofnError('UNSUPPORTED', `node "${name}" cannot be coded: ${report.reason}`);
   const node = model.nodes.find(candidate => candidate.name === name)!;
-  if (model.nodes.some(candidate => candidate.name === addendName(name))) {
+  const isAddend = (other: GraphNode) => other.name === addendName(name) && other.reads.includes(report.output);
+  if (model.nodes.some(isAddend)) {
     throw new KofnError(
       'UNSUPPORTED',
       `node "${name}" adds a C that is not one value an output, which is no part of the layer; run the whole model (codedModel)`,
@@ -113,10 +130,9 @@ export function extractNode(model: OnnxModel, name: string): ModelFiles {
   return { model: onnx.ModelProto.encode(proto).finish(), weights };
 }
 
-/** `node` with the external data of its subgraphs' constants inside it: a part has its own weights.bin. */
+/** `node` with the external data of its attributes and subgraphs inside it: a part has its own weights.bin. */
 function inlined(model: OnnxModel, node: NodeProto): NodeProto {
-  const graphs = (node.attribute ?? []).some(({ g, graphs: list }) => g || (list?.length ?? 0) > 0);
-  if (!graphs) return node;
+  if ((node.attribute ?? []).every(({ t, g, graphs }) => !t && !g && !graphs?.length)) return node;
   const inGraph = (graph: GraphProto): GraphProto => ({
     ...graph,
     initializer: (graph.initializer ?? []).map(constant => inside(model, constant)),
@@ -124,6 +140,7 @@ function inlined(model: OnnxModel, node: NodeProto): NodeProto {
   });
   const attribute = node.attribute!.map(given => ({
     ...given,
+    ...(given.t ? { t: inside(model, given.t) } : {}),
     ...(given.g ? { g: inGraph(given.g) } : {}),
     ...(given.graphs ? { graphs: given.graphs.map(inGraph) } : {}),
   }));
@@ -131,15 +148,46 @@ function inlined(model: OnnxModel, node: NodeProto): NodeProto {
 }
 
 function inside(model: OnnxModel, constant: TensorProto): TensorProto {
-  if (externalRange(constant) === undefined) return constant;
+  const outside = outsideBytes(model, constant);
+  if (outside === undefined) return constant;
   const { externalData: _, dataLocation: __, ...rest } = constant;
-  return { ...rest, rawData: tensorBytes(constantValue(model, constant)) };
+  return { ...rest, rawData: outside.bytes() };
 }
 
-function lazily(model: OnnxModel, name: string, proto: TensorProto): Constant {
-  const dtype = dtypeOf(proto.dataType);
-  if (dtype === undefined) return { name, value: constantValue(model, proto) }; // throws, saying why
-  return { name, dtype, shape: shapeOf(proto), read: () => constantValue(model, proto) };
+/** `constants`: those that are tensors or bytes to be read when their turn comes, and the others as they are. */
+function constantParts(
+  model: OnnxModel,
+  constants: readonly (readonly [name: string, proto: TensorProto])[],
+): { constants: Constant[]; rawConstants: TensorProto[] } {
+  const parts = { constants: [] as Constant[], rawConstants: [] as TensorProto[] };
+  for (const [name, proto] of constants) {
+    const dtype = dtypeOf(proto.dataType);
+    const about = { name, shape: shapeOf(proto) };
+    const outside = outsideBytes(model, proto);
+    if (dtype !== undefined && dtype !== 'string') {
+      parts.constants.push({ ...about, dtype, read: () => constantValue(model, proto) });
+    } else if (outside !== undefined) {
+      parts.constants.push({ ...about, ...outside, elementType: proto.dataType ?? 0 });
+    } else {
+      parts.rawConstants.push({ ...proto, name }); // strings, and types that kofn does not know
+    }
+  }
+  return parts;
+}
+
+/** The bytes of a constant that stand outside the model; undefined when they are in it. */
+function outsideBytes(model: OnnxModel, constant: TensorProto) {
+  const range = externalRange(constant);
+  if (range === undefined) return undefined;
+  const { location, offset } = range;
+  const dtype = dtypeOf(constant.dataType);
+  const known = dtype === undefined ? undefined : elementCount(shapeOf(constant)) * elementBytes(dtype);
+  const byteLength = range.byteLength ?? known;
+  if (byteLength === undefined) {
+    const what = `constant "${constant.name ?? ''}" has element type ${constant.dataType}`;
+    throw new KofnError('UNSUPPORTED', `${what}, and external data that does not say its length; convert the model`);
+  }
+  return { byteLength, bytes: () => model.readExternal(location, offset, byteLength) };
 }
 
 function describe(model: OnnxModel, name: string, types: ValueTypes): ValueInfoProto {
@@ -159,5 +207,5 @@ function typed(name: string, types: ValueTypes): ValueInfoProto {
 /** What the model itself says of an input or output. */
 function declared(model: OnnxModel, name: string): ValueInfoProto | undefined {
   const graph = model.proto.graph!;
-  return [...(graph.input ?? []), ...(graph.output ?? [])].find(value => value.name === name);
+  return [...(graph.input ?? []), ...(graph.output ?? [])].find(value => value.name === name && hasType(value));
 }

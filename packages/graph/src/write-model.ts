@@ -31,6 +31,14 @@ export type Constant =
       readonly read: () => Tensor;
       /** The same a part at a time (float32). */
       readonly bands?: () => Bands;
+    }
+  /** One of any element type, as its bytes. */
+  | {
+      readonly name: string;
+      readonly elementType: number;
+      readonly shape: Shape;
+      readonly byteLength: number;
+      readonly bytes: () => Uint8Array;
     };
 
 export interface ModelParts {
@@ -40,6 +48,8 @@ export interface ModelParts {
   readonly constants: readonly Constant[];
   /** Constants to carry over as they are. */
   readonly rawConstants?: readonly TensorProto[];
+  /** Types of values in between. */
+  readonly valueInfo?: readonly ValueInfoProto[];
   /** IR version, opsets and functions to keep; opset 13 when absent. */
   readonly like?: ModelProto;
 }
@@ -55,21 +65,15 @@ export function modelImage(parts: ModelParts): ModelImage {
   const beside: ImagePart[] = [];
   let end = 0;
   for (const constant of parts.constants) {
-    const { name, dtype, shape } = 'value' in constant ? { ...constant.value, name: constant.name } : constant;
-    const read = () => ('value' in constant ? constant.value : constant.read());
-    const common = { name, dims: [...shape], dataType: elementTypeOf(dtype) };
-    if (dtype === 'string') {
-      initializer.push({ ...common, stringData: (read().data as string[]).map(text => Buffer.from(text, 'utf8')) });
-      continue;
-    }
-    const byteLength = elementCount(shape) * elementBytes(dtype);
+    const { name, elementType, shape, byteLength, bytes } = asBytes(constant);
+    const common = { name, dims: [...shape], dataType: elementType };
     if (byteLength < EXTERNAL_FROM_BYTES) {
-      initializer.push({ ...common, rawData: tensorBytes(read()) });
+      initializer.push({ ...common, rawData: bytes() });
       continue;
     }
     const offset = Math.ceil(end / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
     const bands = 'bands' in constant ? constant.bands : undefined;
-    beside.push({ read: () => tensorBytes(read()), offset, bands });
+    beside.push({ read: bytes, offset, bands });
     end = offset + byteLength;
     initializer.push({
       ...common,
@@ -91,8 +95,22 @@ export function modelImage(parts: ModelParts): ModelImage {
       node: [...parts.nodes],
       input: [...parts.inputs],
       output: [...parts.outputs],
+      valueInfo: [...(parts.valueInfo ?? [])],
       initializer,
     },
   });
   return { model: onnx.ModelProto.encode(model).finish(), weightsBytes: end, parts: beside };
+}
+
+function asBytes(constant: Constant): Extract<Constant, { bytes: unknown }> {
+  if ('bytes' in constant) return constant;
+  const { dtype, shape } = 'value' in constant ? constant.value : constant;
+  const read = () => ('value' in constant ? constant.value : constant.read());
+  return {
+    name: constant.name,
+    elementType: elementTypeOf(dtype),
+    shape,
+    byteLength: elementCount(shape) * elementBytes(dtype),
+    bytes: () => tensorBytes(read()),
+  };
 }

@@ -140,12 +140,11 @@ export async function codedLayer(spec: LayerSpec, options: CodeOptions & { clust
 }
 
 async function nodeModel({ onnx, node }: OnnxLayer, cluster: Cluster): Promise<ModelFiles> {
-  const prepared = await prepareModel(onnx, await cluster.planningEngine());
-  try {
-    return extractNode(prepared.model, node);
-  } finally {
+  return prepareModel(onnx, await cluster.planningEngine(), async prepared => {
+    const files = extractNode(prepared.model, node);
     await prepared.close();
-  }
+    return files;
+  });
 }
 
 function linearLayer(spec: DenseLayer | ConvLayer): LinearLayer {

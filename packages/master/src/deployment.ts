@@ -59,13 +59,14 @@ export class Deployment {
       holders: readonly Connection[];
       prepared: PreparedModel;
       plan: Plan;
+      types: Planning['types'];
       steps: readonly DeployedStep[];
       verifier: Verifier;
       away: ReadonlySet<Connection>;
     },
   ) {
     this.owner = owner;
-    this.model = parts.prepared.model;
+    this.model = withTypes(parts.prepared.model, parts.types);
     this.plan = parts.plan;
     this.#placed = parts.holders;
     this.#cluster = parts.cluster;
@@ -237,11 +238,13 @@ export async function deploy(
     await options.beforePut?.(design);
     await openSteps(design, { ...options, owner, verifier }, steps);
     if (options.onLoss === 'fail') requireDecodable(holdingsOf(steps), design.context);
+    for (const text of planning.plan.notes) cluster.tell({ kind: 'noted', message: `${owner.model}: ${text}` });
     return new Deployment(owner, {
       cluster,
       holders,
       prepared,
       plan: planning.plan,
+      types: planning.types,
       steps,
       verifier,
       away: design.context.away,
@@ -306,6 +309,12 @@ async function openSteps(
     const checks = verifier.of(encode);
     steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, ...checks, local, resends } });
   }
+}
+
+/** The model with the types of outputs that its file leaves out, as a run of it has shown them. */
+function withTypes(model: OnnxModel, types: Planning['types']): OnnxModel {
+  const outputs = model.outputs.map(output => ({ ...output, dtype: types[output.name]?.dtype ?? output.dtype }));
+  return { ...model, outputs };
 }
 
 /** What the file says of `outputs`, or the run of the model that the plan was made with: there sizes may change. */

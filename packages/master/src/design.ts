@@ -21,7 +21,7 @@ import {
   type ResolvedCode,
   type ResolvedVerify,
 } from './options.js';
-import { ASSUMED_SPEEDS, type Plan } from './plan.js';
+import { ASSUMED_SPEEDS, type Plan, type Speeds } from './plan.js';
 import { planLayers, type Planning } from './planner.js';
 import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
 
@@ -54,11 +54,11 @@ export async function designOf(source: DeploySource, owner: Owner, options: Depl
   if (options.systematicGraceMs !== undefined) requireRange('systematicGraceMs', options.systematicGraceMs, 0, 60_000);
   const present = presentOf(connections, holders);
   const engine = await cluster.planningEngine();
-  const prepared = typeof source === 'function' ? source(engine) : await prepareModel(source, engine);
-  try {
-    const speeds = layers === 'auto' ? await measureSpeeds(cluster, present, code, signal) : ASSUMED_SPEEDS;
+  const workers = blockOrder(holders);
+  let speeds: Speeds | undefined;
+  return planned(source, engine, async prepared => {
+    speeds ??= layers === 'auto' ? await measureSpeeds(cluster, present, code, signal) : ASSUMED_SPEEDS;
     throwIfAborted(signal);
-    const workers = blockOrder(holders);
     const about = { code, hedge, segments, workers, choice: layers, sampleInputs, speeds };
     const planning = await planLayers(prepared, { engine, threads, clock, ...about });
     await prepared.settle();
@@ -66,6 +66,19 @@ export async function designOf(source: DeploySource, owner: Owner, options: Depl
     const places = workers.map(worker => holders[worker]!);
     const context = { connections, places, known, away: awayOf(connections) };
     return { prepared, planning, holders, code, hedge, verify, context };
+  });
+}
+
+/** `plan` of the model in the first form that it takes. What fails is closed. */
+async function planned<T>(
+  source: DeploySource,
+  engine: Engine,
+  plan: (prepared: PreparedModel) => Promise<T>,
+): Promise<T> {
+  if (typeof source !== 'function') return prepareModel(source, engine, plan);
+  const prepared = source(engine);
+  try {
+    return await plan(prepared);
   } catch (error) {
     await prepared.close();
     throw error;
@@ -90,18 +103,18 @@ export async function planModel(
   await using own = cluster === undefined ? await createEngine('auto') : undefined;
   const engine = own ?? cluster!.engine;
   const { engineThreads: threads = 1, clock = systemClock } = cluster ?? {};
-  const prepared = await prepareModel(source, engine);
-  try {
-    const speeds =
+  const workers = holders === undefined ? [...Array(count).keys()] : blockOrder(holders);
+  let speeds: Speeds | undefined;
+  return await planned(source, engine, async prepared => {
+    speeds ??=
       cluster === undefined
         ? ASSUMED_SPEEDS
         : await measureSpeeds(cluster, presentOf(cluster.connections, holders!), code, signal);
-    const workers = holders === undefined ? [...Array(count).keys()] : blockOrder(holders);
     const about = { code, hedge, segments, workers, choice: layers, sampleInputs, speeds };
-    return (await planLayers(prepared, { engine, threads, clock, ...about })).plan;
-  } finally {
+    const { plan } = await planLayers(prepared, { engine, threads, clock, ...about });
     await prepared.close();
-  }
+    return plan;
+  });
 }
 
 /** The workers that hold a model with these options. Throws INVALID_ARGUMENT. */

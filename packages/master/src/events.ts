@@ -16,6 +16,7 @@ import type { Connection } from './connection.js';
  * - added: a worker is new in the cluster
  * - removed: a worker is no part of the cluster any more
  * - replanned: a model stands by a plan for other workers, or of another code
+ * - noted: a model runs otherwise than its user may expect (`Plan.notes`), as it was deployed
  * - quarantined: a worker is given no calls, for its replies were none, or wrong
  * - trusted: a worker that was quarantined is given calls again
  */
@@ -33,6 +34,7 @@ export const EVENT_KINDS = [
   'added',
   'removed',
   'replanned',
+  'noted',
   'quarantined',
   'trusted',
 ] as const;

@@ -64,6 +64,11 @@ export interface Plan {
   readonly layers: readonly LayerPlan[];
   /** In the model's order. */
   readonly segments: readonly SegmentPlan[];
+  /**
+   * What is to be known of how the model runs, a sentence each: that it was not normalised, or cannot be cut, and why; outputs that it does
+   * not give.
+   */
+  readonly notes: readonly string[];
   /** Where the figures of `costs` come from. */
   readonly speeds: Speeds;
 }
