@@ -85,6 +85,12 @@ describe('bad input', () => {
     ],
     ['no workers', () => ['run', MODEL, '--random', '1'], /--workers .* or --local/],
     ['a worker without port', () => ['run', MODEL, '--workers', 'pi1,pi2', '--random', '1'], /"pi1" is not host:port/],
+    ['a shape that is none', () => ['run', MODEL, ...LOCAL, '--shape', 'image'], /--shape image: give INPUT=SIZES/],
+    [
+      'a shape that the model has not',
+      () => ['plan', MODEL, '--shape', 'image=1,3,28,28'],
+      /--shape image=.* takes image/,
+    ],
     ['an unknown option', () => ['run', MODEL, '--colour'], /unknown option '--colour'/],
     ['an unknown command', () => ['fly'], /unknown command 'fly'/],
     ['no model', () => ['run'], /missing required argument 'model'/],

@@ -10,6 +10,7 @@ interface PlanObject {
     name: string;
     decision: string;
     reason: string;
+    inputShape?: number[];
     costs: { localMs: number; codedMs: number };
     coded?: { k: number; r: number; code: string; shardBytes: number };
   }[];
@@ -49,6 +50,20 @@ describe('kofn plan', () => {
     assert.equal(coded[0]!.coded!.shardBytes, 48 * 2353 * 4);
     assert.equal(totals.workerBytes, 48 * 2353 * 4);
     assert.ok(totals.macs > 10e6 && totals.weightBytes > 1.4e6);
+  });
+
+  it('takes open sizes from --shape, and says what it assumed without', async () => {
+    using sandbox = new Sandbox();
+    const given = await sandbox.run('plan', MODEL, '--shape', 'image=3,1,28,28', '--json');
+    assert.equal(given.stderr, '');
+    assert.deepEqual(json<PlanObject>(given).layers[0]!.inputShape, [3, 1, 28, 28]);
+    for (const random of [[], ['--random', '1']]) {
+      const assumed = await sandbox.run('plan', MODEL, ...random);
+      assert.equal(
+        assumed.stderr,
+        'open sizes were assumed: "image" [N,1,28,28] as [1,1,28,28]; say others with --shape image=N,1,28,28\n',
+      );
+    }
   });
 
   it('measures on local workers, and leaves none behind', async () => {

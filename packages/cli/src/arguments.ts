@@ -85,6 +85,18 @@ export function inputFile(text: string, before: readonly InputFile[] = []): read
   return [...before, input];
 }
 
+/** `--shape INPUT=SIZES`, by input. */
+export type Shapes = Readonly<Record<string, readonly number[]>>;
+
+export function parseShape(text: string, before: Shapes = {}): Shapes {
+  const [, input, sizes] = /^(.+)=(\d{1,9}(?:,\d{1,9})*)$/.exec(text) ?? [];
+  if (input === undefined || sizes === undefined) {
+    throw invalid('--shape', text, 'give INPUT=SIZES, such as image=1,3,224,224');
+  }
+  if (Object.hasOwn(before, input)) throw invalid('--shape', text, `"${input}" is given twice`);
+  return { ...before, [input]: sizes.split(',').map(Number) };
+}
+
 /** One `--kill I@N`: worker I dies holding request N, both counted from 0. */
 export interface Kill {
   readonly worker: number;

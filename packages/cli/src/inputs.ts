@@ -1,10 +1,19 @@
 /** The model's inputs from files and seeds, checked before anything starts. */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { formatShape, isFiniteTensor, KofnError, seededRng, type Tensor, type Tensors } from '@kofn/core';
+import {
+  elementBytes,
+  elementCount,
+  formatShape,
+  isFiniteTensor,
+  KofnError,
+  seededRng,
+  type Tensor,
+  type Tensors,
+} from '@kofn/core';
 import type { OnnxModel, ValueInfo } from '@kofn/graph';
 import { checkInputs } from '@kofn/master';
-import type { InputFile } from './arguments.js';
+import type { InputFile, Shapes } from './arguments.js';
 import { decodePicture, pictureTensor, type ImageOptions } from './io/image.js';
 import { readNpy } from './io/npy.js';
 import { readOnnxTensor } from './io/onnx-tensor.js';
@@ -14,6 +23,8 @@ export interface InputOptions {
   readonly files: readonly InputFile[];
   /** Seed for inputs that no file gives. */
   readonly seed?: number | undefined;
+  /** Of inputs whose sizes the model leaves open. */
+  readonly shapes?: Shapes | undefined;
   readonly image: ImageOptions;
   /** Refuses NaN and infinities. */
   readonly checkFinite: boolean;
@@ -24,6 +35,8 @@ export interface InputSource {
   readonly drawn: boolean;
   /** What request `request` runs on. Drawn inputs take the seed + `request`. */
   readonly forRequest: (request: number) => Tensors;
+  /** Sizes that nobody gave, in a line for the user. */
+  readonly assumed: string | undefined;
 }
 
 /** The model's inputs, and of those that it gives a value itself the ones that `files` name. */
@@ -31,13 +44,69 @@ export function takenInputs(model: OnnxModel, files: readonly InputFile[] = []):
   return [...model.inputs, ...model.overridable.filter(({ name }) => files.some(file => file.name === name))];
 }
 
+/** An input may not take more: it is made in memory. */
+const MAX_INPUT_BYTES = 2 ** 31;
+
+/**
+ * `expected` with the sizes that `shapes` give them, and those of the same names in other inputs. Throws INVALID_ARGUMENT: no such input,
+ * one that has other sizes, or more than 2 GiB.
+ */
+export function withShapes(expected: readonly ValueInfo[], shapes: Shapes = {}): ValueInfo[] {
+  const named = new Map<string, number>();
+  for (const [name, sizes] of Object.entries(shapes)) {
+    const input = expected.find(info => info.name === name);
+    const option = `--shape ${name}=${sizes.join(',')}`;
+    if (input === undefined) {
+      throw new KofnError(
+        'INVALID_ARGUMENT',
+        `${option}: the model has no input "${name}"; it takes ${wordsOf(expected)}`,
+      );
+    }
+    const { dtype, shape } = input;
+    const isOpen = shape.length === 0;
+    if (
+      !isOpen &&
+      !(shape.length === sizes.length && shape.every((size, axis) => typeof size === 'string' || size === sizes[axis]))
+    ) {
+      throw new KofnError('INVALID_ARGUMENT', `${option}: the model takes ${wordsOf([input])}`);
+    }
+    if (elementCount(sizes) * (dtype === 'string' ? 8 : elementBytes(dtype)) > MAX_INPUT_BYTES) {
+      throw new KofnError('INVALID_ARGUMENT', `${option}: that is more than 2 GiB; give smaller sizes`);
+    }
+    shape.forEach((size, axis) => void (typeof size === 'string' && size !== '' && named.set(size, sizes[axis]!)));
+  }
+  return expected.map(input => ({
+    ...input,
+    shape: shapes[input.name] ?? input.shape.map(size => (typeof size === 'string' ? (named.get(size) ?? size) : size)),
+  }));
+}
+
+function wordsOf(expected: readonly ValueInfo[]): string {
+  return expected.map(({ name, dtype, shape }) => `${name}: ${dtype} ${formatShape(shape)}`).join('; ');
+}
+
+/** One line that says with which sizes `taken` has inputs whose sizes nobody has given; undefined where there are none. */
+export function assumedSizes(expected: readonly ValueInfo[], taken: Tensors): string | undefined {
+  const [first, ...more] = expected.filter(({ shape }) => shape.some(size => typeof size === 'string'));
+  if (first === undefined) return undefined;
+  const words = ({ name, shape }: ValueInfo) => `"${name}" ${formatShape(shape)} as ${formatShape(taken[name]!.shape)}`;
+  const others = `say others with --shape ${first.name}=${shapeExample(first)}`;
+  return `open sizes were assumed: ${[first, ...more].map(words).join(', ')}; ${others}`;
+}
+
+/** What --shape takes for an input, with the names of open sizes. */
+export function shapeExample({ shape }: ValueInfo): string {
+  return shape.map(size => (size === '' ? '?' : size)).join(',');
+}
+
 /**
  * Reads and checks all inputs of a model that takes `expected`. Throws INVALID_ARGUMENT (unknown or missing name, unreadable
  * format), NOT_FOUND (file), SHAPE_MISMATCH, DTYPE_MISMATCH, NON_FINITE, DATA_LOSS, UNSUPPORTED: each names the input and the file.
  */
-export async function openInputs(expected: readonly ValueInfo[], options: InputOptions): Promise<InputSource> {
-  const { files, seed, checkFinite } = options;
-  const takes = expected.map(({ name, dtype, shape }) => `${name}: ${dtype} ${formatShape(shape)}`).join('; ');
+export async function openInputs(inputs: readonly ValueInfo[], options: InputOptions): Promise<InputSource> {
+  const { files, seed, shapes, checkFinite } = options;
+  const takes = wordsOf(inputs);
+  const expected = withShapes(inputs, shapes);
   const given: Record<string, Tensor> = {};
   for (const { name, file } of files) {
     const info = expected.find(input => input.name === name);
@@ -69,8 +138,13 @@ export async function openInputs(expected: readonly ValueInfo[], options: InputO
     const random = missing.map(info => [info.name, randomTensor(info.dtype, open.shapeOf(info), rng)] as const);
     return { ...given, ...Object.fromEntries(random) };
   };
-  checkInputs(expected, forRequest(0));
-  return { drawn: missing.length > 0, forRequest };
+  const first = forRequest(0);
+  checkInputs(expected, first);
+  const assumed = assumedSizes(
+    missing.filter(info => !open.isKnown(info)),
+    first,
+  );
+  return { drawn: missing.length > 0, forRequest, assumed };
 }
 
 async function readInput(info: ValueInfo, file: string, image: ImageOptions): Promise<Tensor> {
@@ -121,6 +195,11 @@ class OpenSizes {
         if (typeof size === 'string' && size !== '' && actual !== undefined) this.#sizes.set(size, actual);
       });
     }
+  }
+
+  /** Whether no size has to be assumed. */
+  isKnown({ shape }: ValueInfo): boolean {
+    return shape.every(size => typeof size === 'number' || this.#sizes.has(size));
   }
 
   shapeOf({ shape }: ValueInfo): number[] {

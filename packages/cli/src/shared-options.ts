@@ -3,7 +3,19 @@ import type { Command } from 'commander';
 import { CODE_NAMES, type CodeName } from '@kofn/encoder';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
 import type { SegmentChoice, VerifyChoice } from '@kofn/master';
-import { hedge, inputFile, layerChoice, names, numbers, oneOf, whole, decimal, type InputFile } from './arguments.js';
+import {
+  decimal,
+  hedge,
+  inputFile,
+  layerChoice,
+  names,
+  numbers,
+  oneOf,
+  parseShape,
+  whole,
+  type InputFile,
+  type Shapes,
+} from './arguments.js';
 import type { ClusterArguments, CodeArguments } from './session.js';
 
 const ENGINES = ['auto', ...ENGINE_NAMES] as const satisfies readonly (EngineName | 'auto')[];
@@ -15,6 +27,7 @@ export const MAX_LOCAL_WORKERS = 64;
 export interface InputArguments {
   readonly input?: readonly InputFile[];
   readonly random?: number;
+  readonly shape?: Shapes;
   readonly mean?: readonly number[];
   readonly std?: readonly number[];
   readonly layout: (typeof LAYOUTS)[number];
@@ -85,6 +98,11 @@ export function addInputOptions(command: Command): Command {
   return command
     .option('--input <name=file>', 'an input: .npy, ONNX TensorProto .pb, .png or .jpg; repeat for more', inputFile)
     .option('--random <seed>', 'draw the inputs that no file gives', whole('--random', 0, 2 ** 52))
+    .option(
+      '--shape <input=sizes>',
+      'what an input has where the model leaves sizes open, such as image=1,3,480,640; repeat for more (default: 1 each)',
+      parseShape,
+    )
     .option(
       '--mean <m>',
       'pictures: (pixel * scale - mean) / std; one number, or one for each channel',

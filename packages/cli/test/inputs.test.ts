@@ -6,7 +6,7 @@ import { isKofnError, tensor, type DType, type ErrorCode } from '@kofn/core';
 import { after, before, describe, it } from 'mocha';
 import onnxProto from 'onnx-proto';
 import { PNG } from 'pngjs';
-import type { InputFile } from '../src/arguments.js';
+import type { InputFile, Shapes } from '../src/arguments.js';
 import { openInputs } from '../src/inputs.js';
 import { writeNpy } from '../src/io/npy.js';
 
@@ -29,7 +29,7 @@ describe('inputs of a model', () => {
   const open = (
     expected: Parameters<typeof openInputs>[0],
     files: readonly InputFile[],
-    more: { seed?: number; checkFinite?: boolean } = {},
+    more: { seed?: number; checkFinite?: boolean; shapes?: Shapes } = {},
   ) => openInputs(expected, { files, image: IMAGE, checkFinite: false, ...more });
 
   async function rejects(promise: Promise<unknown>, code: ErrorCode, ...messages: RegExp[]): Promise<void> {
@@ -91,6 +91,42 @@ describe('inputs of a model', () => {
     const shifted = await open(expected, [{ name: 'x', file: npy }], { seed: 5 });
     assert.deepEqual(shifted.forRequest(0), next);
     for (const value of first['mask']!.data) assert.ok(Number(value) >= 0 && Number(value) < 8);
+  });
+
+  it('takes open sizes from shapes, in other inputs too, and says which it assumed', async () => {
+    const expected = [float('x', 'batch', 3, 'height'), float('mask', 'height', 'wide'), float('y', 'batch', 2)];
+    const shapes = { x: [2, 3, 480] };
+    const source = await open(expected, [], { seed: 1, shapes });
+    const taken = Object.fromEntries(Object.entries(source.forRequest(0)).map(([name, { shape }]) => [name, shape]));
+    assert.deepEqual(taken, { x: [2, 3, 480], mask: [480, 1], y: [2, 2] });
+    assert.equal(
+      source.assumed,
+      'open sizes were assumed: "mask" [480,wide] as [480,1]; say others with --shape mask=480,wide',
+    );
+    assert.equal((await open(expected, [], { seed: 1, shapes: { ...shapes, mask: [480, 5] } })).assumed, undefined);
+    const npy = write('fixed.npy', writeNpy(tensor('float32', [2, 3, 4], new Float32Array(24))));
+    const given = await open(expected, [{ name: 'x', file: npy }], { seed: 1, shapes: { mask: [4, 7] } });
+    assert.equal(given.assumed, undefined);
+    assert.deepEqual(given.forRequest(0)['mask']!.shape, [4, 7]);
+  });
+
+  it('refuses shapes that an input cannot have, and what does not fit in memory', async () => {
+    const expected = [float('x', 'batch', 3, '')];
+    for (const [shapes, message] of [
+      [{ z: [1] }, /--shape z=1: the model has no input "z"; it takes x: float32 \[batch,3,\]/],
+      [{ x: [1, 3] }, /--shape x=1,3: the model takes x: float32 \[batch,3,\]/],
+      [{ x: [1, 4, 1] }, /--shape x=1,4,1: the model takes/],
+      [{ x: [1, 3, 200_000_000] }, /--shape x=1,3,200000000: that is more than 2 GiB; give smaller sizes/],
+    ] as [Shapes, RegExp][]) {
+      await rejects(open(expected, [], { seed: 1, shapes }), 'INVALID_ARGUMENT', message);
+    }
+    const npy = write('other.npy', writeNpy(tensor('float32', [1, 3, 4], new Float32Array(12))));
+    const files = [{ name: 'x', file: npy }];
+    await rejects(
+      open(expected, files, { shapes: { x: [1, 3, 5] } }),
+      'SHAPE_MISMATCH',
+      /other\.npy.*\[1,3,5\].*\[1,3,4\]/,
+    );
   });
 
   it('draws every element type that ONNX has numbers for', async () => {

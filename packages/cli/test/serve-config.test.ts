@@ -8,7 +8,8 @@ import { serve } from '../src/commands/serve.js';
 import { serveCommand } from '../src/serve/command.js';
 import { readServeConfig, settle } from '../src/serve/config.js';
 import { serveConfigSchema } from '../src/serve/config-schema.js';
-import { modelFiles, parseLabels, parseModel, parseShape } from '../src/serve/models.js';
+import { parseShape } from '../src/arguments.js';
+import { modelFiles, parseLabels, parseModel } from '../src/serve/models.js';
 
 /** y = relu(x). */
 function reluModel(shape: readonly (string | number)[]): Uint8Array {

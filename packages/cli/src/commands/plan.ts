@@ -1,11 +1,11 @@
 /** `kofn plan MODEL`: what would be coded and why; measured on workers when there are any. */
 import { loadModel } from '@kofn/graph';
-import { planModel, type Plan } from '@kofn/master';
-import { KofnError } from '@kofn/core';
-import type { Tensors } from '@kofn/core';
+import { planModel, zeroInputs, type Plan } from '@kofn/master';
+import { formatShape, KofnError, type Tensors } from '@kofn/core';
 import { EXIT_OK } from '../exit.js';
-import { openInputs, takenInputs } from '../inputs.js';
+import { assumedSizes, openInputs, shapeExample, takenInputs, withShapes } from '../inputs.js';
 import { nothingPays, planTable, planTotals, planWords, segmentWords } from '../plan-table.js';
+import { note } from '../progress.js';
 import { codeOptions, workerCount, Workers } from '../session.js';
 import type { SharedArguments } from '../shared-options.js';
 
@@ -15,14 +15,15 @@ export const ASSUMED_WORKERS = 5;
 /** Returns the exit code. Throws what is wrong with the arguments before any process starts. */
 export async function plan(modelPath: string, args: SharedArguments, signal: AbortSignal): Promise<number> {
   const count = workerCount(args);
-  const sampleInputs = await sampleInputsOf(modelPath, args);
-  const options = { ...codeOptions(args), ...(sampleInputs === undefined ? {} : { sampleInputs }), signal };
+  const { sampleInputs, assumed } = await sampleInputsOf(modelPath, args);
+  const options = { ...codeOptions(args), sampleInputs, signal };
   // Without workers this is the answer; with them it finds every mistake before one is started.
   let made = await planModel(modelPath, { ...options, workerCount: count ?? ASSUMED_WORKERS });
   if (count !== undefined) {
     await using workers = await Workers.open(args, [], signal);
     made = await planModel(modelPath, { ...options, cluster: workers.cluster });
   }
+  if (assumed !== undefined) note(assumed);
   process.stdout.write(
     args.json ? `${JSON.stringify(planObject(modelPath, made, count, args))}\n` : planText(made, count, args),
   );
@@ -37,6 +38,7 @@ function planObject(modelPath: string, made: Plan, count: number | undefined, { 
     totals: planTotals(made),
     layers: made.layers,
     segments: made.segments,
+    notes: made.notes,
     suggestion: nothingPays(made, layers) ? '--layers all' : null,
   };
 }
@@ -46,22 +48,33 @@ function planText(made: Plan, count: number | undefined, { layers }: SharedArgum
     count === undefined
       ? [`No workers were given: planned for ${ASSUMED_WORKERS}. With --workers or --local N the figures are measured.`]
       : [];
-  return [planTable(made), ...planWords(made, layers), ...segmentWords(made), ...workers, ''].join('\n');
+  return [planTable(made), ...planWords(made, layers), ...segmentWords(made), ...made.notes, ...workers, ''].join('\n');
 }
 
-/** Inputs to profile with; undefined for zeros, which only a model with fixed sizes (but the first) can take. */
-export async function sampleInputsOf(modelPath: string, args: SharedArguments): Promise<Tensors | undefined> {
-  const { mean, std, scale, layout, random: seed, input: files = [], checkFinite = false } = args;
+export interface SampleInputs {
+  readonly sampleInputs: Tensors;
+  /** Sizes that nobody gave, in a line for the user. */
+  readonly assumed: string | undefined;
+}
+
+/** Inputs to profile with: those that are given, or zeros, which only a model with fixed sizes (but the first) can take. */
+export async function sampleInputsOf(modelPath: string, args: SharedArguments): Promise<SampleInputs> {
+  const { mean, std, scale, layout, random: seed, shape: shapes, input: files = [], checkFinite = false } = args;
   const expected = takenInputs(await loadModel(modelPath), files);
   if (files.length > 0 || seed !== undefined) {
-    const inputs = await openInputs(expected, { files, seed, image: { mean, std, scale, layout }, checkFinite });
-    return inputs.forRequest(0);
+    const image = { mean, std, scale, layout };
+    const { forRequest, assumed } = await openInputs(expected, { files, seed, shapes, image, checkFinite });
+    return { sampleInputs: forRequest(0), assumed };
   }
-  const open = expected.find(({ shape }) => shape.slice(1).some(size => typeof size !== 'number'));
-  if (open === undefined) return undefined;
+  const shaped = withShapes(expected, shapes);
+  const open = shaped.find(({ shape }) => shape.slice(1).some(size => typeof size !== 'number'));
+  if (open === undefined) {
+    const sampleInputs = zeroInputs(shaped);
+    return { sampleInputs, assumed: assumedSizes(shaped, sampleInputs) };
+  }
   throw new KofnError(
     'INVALID_ARGUMENT',
-    `input "${open.name}" has the open shape [${open.shape.join(',')}]; give an example of it, ` +
-      `--input ${open.name}=FILE, or --random SEED, which takes 1 for each open size`,
+    `input "${open.name}" has the open shape ${formatShape(open.shape)}; give its sizes, ` +
+      `--shape ${open.name}=${shapeExample(open)}, or an example, --input ${open.name}=FILE`,
   );
 }

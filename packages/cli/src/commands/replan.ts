@@ -6,6 +6,7 @@ import { KofnError } from '@kofn/core';
 import { modelName, planModel, replanStanding, standingOn, type Replanned, type StandingModel } from '@kofn/master';
 import { EXIT_OK } from '../exit.js';
 import { planTotals, planWords } from '../plan-table.js';
+import { note } from '../progress.js';
 import { formatBytes, plural, table } from '../render.js';
 import { codeOptions, openDeployBar, Workers, type DeployBar } from '../session.js';
 import type { SharedArguments } from '../shared-options.js';
@@ -24,8 +25,8 @@ const NAMED = 5;
 /** Returns the exit code. Throws what is wrong with the arguments before any worker is asked. */
 export async function replan(modelPath: string, args: ReplanArguments, signal: AbortSignal): Promise<number> {
   const { dryRun = false, keepOld = false } = args;
-  const sampleInputs = await sampleInputsOf(modelPath, args);
-  const options = { ...codeOptions(args), ...(sampleInputs === undefined ? {} : { sampleInputs }), signal };
+  const { sampleInputs, assumed } = await sampleInputsOf(modelPath, args);
+  const options = { ...codeOptions(args), sampleInputs, signal };
   await planModel(modelPath, { ...options, workerCount: args.workers.length });
   await using workers = await Workers.open(args, [], signal);
   const { cluster } = workers;
@@ -33,6 +34,8 @@ export async function replan(modelPath: string, args: ReplanArguments, signal: A
   const replanned = await withBar(onProgress =>
     replanStanding(modelPath, { ...options, cluster, standing, dryRun, keepOld, onProgress }),
   );
+  if (assumed !== undefined) note(assumed);
+  for (const line of replanned.plan.notes) note(line);
   process.stdout.write(
     args.json === true
       ? `${JSON.stringify(replanObject(modelPath, standing, replanned, args))}\n`
@@ -83,6 +86,7 @@ function replanObject(modelPath: string, standing: StandingModel, replanned: Rep
     totals: planTotals(plan),
     layers: plan.layers,
     segments: plan.segments,
+    notes: plan.notes,
   };
 }
 

@@ -48,6 +48,7 @@ export async function run(modelPath: string, args: RunArguments, signal: AbortSi
     sampleInputs: inputs.forRequest(0),
     signal,
   });
+  if (inputs.assumed !== undefined) note(inputs.assumed);
   noteDecision(coded.plan, args.layers);
 
   const { tally, lastReport } = await answerAll(coded, { args, inputs, output, reference, workers, signal });
@@ -93,6 +94,7 @@ async function validate(
   const inputs = await openInputs(takenInputs(model, args.input), {
     files: args.input ?? [],
     seed: args.random,
+    shapes: args.shape,
     image: { mean, std, scale, layout },
     checkFinite: args.checkFinite === true,
   });

@@ -16,7 +16,8 @@ import { stringify } from 'yaml';
 import { EXIT_OK } from '../exit.js';
 import { localFaultButtons } from '../fault-buttons.js';
 import type { ModelConfig } from '../serve/config-schema.js';
-import { modelFiles, type LabelsFile, type Shapes } from '../serve/models.js';
+import type { Shapes } from '../arguments.js';
+import { modelFiles, type LabelsFile } from '../serve/models.js';
 import { Stopping } from '../serve/stopping.js';
 import { openDeployBar, workerCount, Workers, type ClusterArguments, type CodeArguments } from '../session.js';
 

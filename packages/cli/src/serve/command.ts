@@ -2,12 +2,12 @@
 import type { OnLoss } from '@kofn/master';
 import { Command, Option } from 'commander';
 import { z } from 'zod';
-import { decimal, names, oneOf, whole } from '../arguments.js';
+import { decimal, names, oneOf, parseShape, whole } from '../arguments.js';
 import { serve, type ServeArguments } from '../commands/serve.js';
 import { addClusterOptions, addCodeOptions, addJsonOption } from '../shared-options.js';
 import { readServeConfig, settle, variableOf } from './config.js';
 import { serveConfigSchema, serverFields } from './config-schema.js';
-import { parseLabels, parseModel, parseShape } from './models.js';
+import { parseLabels, parseModel } from './models.js';
 
 const VALUES: Readonly<Record<keyof typeof serverFields, string>> = {
   grpc: '<host:port>',

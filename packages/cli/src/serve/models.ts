@@ -5,6 +5,8 @@ import { KofnError, type Tensors } from '@kofn/core';
 import { loadModel } from '@kofn/graph';
 import { zeroInputs, type OnLoss } from '@kofn/master';
 import type { ModelFile } from '@kofn/master/serve';
+import type { Shapes } from '../arguments.js';
+import { withShapes } from '../inputs.js';
 import { codeOptions, type CodeArguments } from '../session.js';
 import type { ModelConfig } from './config-schema.js';
 
@@ -25,17 +27,6 @@ export interface LabelsFile {
 export function parseLabels(text: string, before: readonly LabelsFile[] = []): readonly LabelsFile[] {
   const [, model, file = text] = /^([A-Za-z0-9][\w.-]*)=(.+)$/s.exec(text) ?? [];
   return [...before, { model, file }];
-}
-
-/** `--shape INPUT=SIZES`, added to those before it. Throws INVALID_ARGUMENT. */
-export type Shapes = Readonly<Record<string, readonly number[]>>;
-
-export function parseShape(text: string, before: Shapes = {}): Shapes {
-  const [, input, sizes] = /^(.+)=(\d{1,9}(?:,\d{1,9})*)$/.exec(text) ?? [];
-  if (input === undefined || sizes === undefined) {
-    throw new KofnError('INVALID_ARGUMENT', `--shape ${text}: give INPUT=SIZES, such as image=1,3,224,224`);
-  }
-  return { ...before, [input]: sizes.split(',').map(Number) };
 }
 
 /**
@@ -85,8 +76,8 @@ export async function modelFiles(
 async function samplesOf(file: string, shapes: Shapes): Promise<Tensors | undefined> {
   if (Object.keys(shapes).length === 0) return undefined;
   const { inputs } = await loadModel(file);
-  if (!inputs.some(({ name }) => Object.hasOwn(shapes, name))) return undefined;
-  return zeroInputs(inputs.map(input => ({ ...input, shape: shapes[input.name] ?? input.shape })));
+  const own = Object.fromEntries(Object.entries(shapes).filter(([name]) => inputs.some(input => input.name === name)));
+  return Object.keys(own).length === 0 ? undefined : zeroInputs(withShapes(inputs, own));
 }
 
 function nameOf(file: string): string {
