@@ -100,7 +100,7 @@ export async function prepareModel<T>(
   throw refusal!;
 }
 
-/** `refusal` is of the form before. */
+/** `refusal` is what was said of the first form, where there was one. */
 async function asItIs(source: ModelSource, engine: Engine, form: ModelForm, refusal: KofnError | undefined) {
   const original = await loadModel(source);
   const why = refusal === undefined ? 'the WebAssembly engine does not normalise' : wordsOf(refusal);
