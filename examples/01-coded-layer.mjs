@@ -2,7 +2,7 @@
 //   node examples/01-coded-layer.mjs
 import { codedLayer, connect, startLocalWorkers } from 'kofn';
 
-// Five worker processes on this machine. On a cluster: workers = ['pi1:9090', 'pi2:9090', …], where `kofn worker` runs.
+// Five worker processes on this machine. On a cluster: workers = ['pi1', 'pi2', …], where `kofn worker` runs.
 const workers = await startLocalWorkers(5);
 const cluster = await connect({ workers: workers.addresses });
 

@@ -47,8 +47,8 @@ if [[ $EUID -ne 0 ]]; then
   command -v sudo >/dev/null || fail "it takes root, and there is no sudo"
   as_root=(sudo)
 fi
-# A package's own service would take its port (Prometheus that of `kofn worker`, 9090): this machine's policy, while apt runs, is to start
-# none, and what was enabled for the next boot is disabled again.
+# A package's own service would run on this machine from now on, and take its port: this machine's policy, while apt runs, is to start none,
+# and what was enabled for the next boot is disabled again.
 policy=/usr/sbin/policy-rc.d
 own_policy=
 log=$(mktemp)

@@ -84,12 +84,22 @@ describe('bad input', () => {
       /only local workers/,
     ],
     ['no workers', () => ['run', MODEL, '--random', '1'], /--workers .* or --local/],
-    ['a worker without port', () => ['run', MODEL, '--workers', 'pi1,pi2', '--random', '1'], /"pi1" is not host:port/],
     ['a shape that is none', () => ['run', MODEL, ...LOCAL, '--shape', 'image'], /--shape image: give INPUT=SIZES/],
     [
       'a shape that the model has not',
       () => ['plan', MODEL, '--shape', 'image=1,3,28,28'],
       /--shape image=.* takes image/,
+    ],
+    [
+      'a worker that is a URL',
+      () => ['run', MODEL, '--workers', 'pi1,http://pi2:7453/', '--random', '1'],
+      /--workers: "http:\/\/pi2:7453\/" begins with a scheme; give pi2:7453/,
+    ],
+    ['a comma too many', () => ['plan', MODEL, '--workers', 'pi1,pi2,'], /--workers: address 3 of 3 is empty.*comma/],
+    [
+      'an IPv6 address without brackets',
+      () => ['serve', MODEL, '--local', '3', '--http', '::1:8000'],
+      /--http: "::1:8000" is an IPv6 address without brackets; give \[::1\]:8000/,
     ],
     ['an unknown option', () => ['run', MODEL, '--colour'], /unknown option '--colour'/],
     ['an unknown command', () => ['fly'], /unknown command 'fly'/],

@@ -76,9 +76,13 @@ describe('kofn fleet', () => {
       seen[0]!.owners.map(({ cluster: owner, model, version, shards }) => [owner, model, version, shards]),
       [['the owner', 'a layer', 1, 1]],
     );
-    const wrong = await sandbox.run('fleet', '--workers', 'here');
+    const wrong = await sandbox.run('fleet', '--workers', '127.0.0.1:99999');
     assert.deepEqual([wrong.code, wrong.stdout], [2, '']);
-    assert.match(wrong.stderr, /--workers: "here" is not host:port/);
+    assert.match(wrong.stderr, /--workers: "127\.0\.0\.1:99999" has the port 99999; give one port from 1 to 65535/);
+    const name = 'x'.repeat(64); // longer than DNS has labels: a resolver knows that without asking anybody
+    const nowhere = await sandbox.run('fleet', '--workers', name);
+    assert.equal(nowhere.code, 1);
+    assert.match(nowhere.stdout, /the name x+ cannot be resolved: getaddrinfo E/);
     sandbox.assertNothingLeft();
   });
 });

@@ -105,7 +105,7 @@ export class Machine implements Host {
   }
 
   get address(): string {
-    return `worker-${this.index}${this.#before === 0 ? '' : `-${this.#before}`}:9090`;
+    return `worker-${this.index}${this.#before === 0 ? '' : `-${this.#before}`}:7453`;
   }
 
   get name(): string {

@@ -3,6 +3,7 @@
  * allowed. Whether they fit together and fit the model is decided later (commands/).
  */
 import { KofnError } from '@kofn/core';
+import { parseWorkers } from '@kofn/wire/address';
 
 function invalid(option: string, given: string, allowed: string): KofnError {
   return new KofnError('INVALID_ARGUMENT', `${option} ${given}: ${allowed}`);
@@ -55,6 +56,11 @@ export function names(option: string): (text: string) => readonly string[] {
     if (parts.includes('')) throw invalid(option, JSON.stringify(text), 'give names with commas between them: a,b,c');
     return parts;
   };
+}
+
+/** The addresses of workers with commas between them, each as `connect` takes it. */
+export function addresses(option: string): (text: string) => readonly string[] {
+  return text => parseWorkers(option, text.split(','));
 }
 
 /** `p95`, or ms as a decimal number. */

@@ -11,7 +11,7 @@ import { Command, CommanderError } from 'commander';
 import { KofnError } from '@kofn/core';
 import type { OnLoss } from '@kofn/master';
 import picocolors from 'picocolors';
-import { decimal, kill, names, oneOf, whole } from './arguments.js';
+import { addresses, decimal, kill, names, oneOf, whole } from './arguments.js';
 import type { BenchFailureArguments } from './commands/bench-failure.js';
 import type { CompareArguments } from './commands/bench-compare.js';
 import type { DemoArguments } from './commands/demo.js';
@@ -127,7 +127,7 @@ function addPlan(program: Command, running: Running): void {
         examples(
           'kofn plan model.onnx',
           'kofn plan model.onnx --local 5 --parity 2 --layers all',
-          'kofn plan model.onnx --workers pi1:9090,pi2:9090,pi3:9090 --json',
+          'kofn plan model.onnx --workers pi1,pi2,pi3 --json',
         ),
     )
     .action((model: string, options: SharedArguments) =>
@@ -167,7 +167,7 @@ function addRun(program: Command, running: Running): void {
       examples(
         'kofn run model.onnx --local 5 --random 1 --compare',
         'kofn run model.onnx --local 5 --random 1 --requests 20 --kill 2@7 --compare --json',
-        'kofn run model.onnx --workers pi1:9090,pi2:9090,pi3:9090 --input image=boot.png --output answers',
+        'kofn run model.onnx --workers pi1,pi2,pi3 --input image=boot.png --output answers',
       ) + '\nExit code: 0 all answered and exact, 1 an answer lost or wrong or a kill that missed, 2 bad input.',
     )
     .action((model: string, options: RunArguments) =>
@@ -183,8 +183,8 @@ function addReplan(program: Command, running: Running): void {
     )
     .requiredOption(
       '--workers <addresses>',
-      'all that are to be planned for, as host:port,host:port,…',
-      names('--workers'),
+      'all that are to be planned for, as HOST:PORT,HOST:PORT,…',
+      addresses('--workers'),
     );
   addInputOptions(addCodeOptions(addEngineOptions(command), 'all'))
     .option('--id <name>', 'whose model it is, the id of connect or kofn run (default: the one that is there)')
@@ -197,8 +197,8 @@ function addReplan(program: Command, running: Running): void {
       '\nGive the options that your program deploys with: what stands does not tell them.' +
         '\nA master that runs replans by itself, without a restart: cluster.replan().' +
         examples(
-          'kofn replan model.onnx --workers pi1:9090,pi2:9090,pi3:9090,pi4:9090,pi5:9090 --dry-run',
-          'kofn replan model.onnx --workers pi1:9090,pi2:9090,pi3:9090 --id shop --parity 1 --json',
+          'kofn replan model.onnx --workers pi1,pi2,pi3,pi4,pi5 --dry-run',
+          'kofn replan model.onnx --workers pi1,pi2,pi3 --id shop --parity 1 --json',
         ) +
         '\nExit code: 0 the new plan stands (or could, with --dry-run), 1 it does not and the old one does, 2 bad input.',
     )
@@ -211,12 +211,12 @@ function addFleet(program: Command, running: Running): void {
   const command = program
     .command('fleet')
     .description('What workers say of themselves: state, room, shards and whose they are. Changes nothing.')
-    .requiredOption('--workers <addresses>', 'host:port,host:port,…', names('--workers'))
+    .requiredOption('--workers <addresses>', 'HOST:PORT,HOST:PORT,…', addresses('--workers'))
     .option('--deadline <ms>', 'longest wait for a worker', decimal('--deadline', 1, 2 ** 31 - 1), 5_000);
   addJsonOption(command)
     .addHelpText(
       'after',
-      examples('kofn fleet --workers pi1:9090,pi2:9090,pi3:9090', 'kofn fleet --workers pi1:9090,pi2:9090 --json') +
+      examples('kofn fleet --workers pi1,pi2,pi3', 'kofn fleet --workers pi1,pi2 --json') +
         '\nExit code: 0 all answered, 1 a worker did not, 2 bad input.',
     )
     .action((options: FleetArguments) =>
@@ -238,8 +238,8 @@ function addBench(program: Command, running: Running, args: readonly string[]): 
     .option('--output <dir>', 'where result.json, report.html and report.md go (default: kofn-bench/NAME)')
     .option(
       '--workers <addresses>',
-      'a real cluster: host:port,… of workers started with --allow-faults',
-      names('--workers'),
+      'a real cluster: HOST:PORT,… of workers started with --allow-faults',
+      addresses('--workers'),
     )
     .option('--cells <names>', 'only these: cells by name, or by what their names begin with', names('--cells'))
     .option('--requests <n>', 'requests of each cell, in place of what the config says', whole('--requests', 1, 1e6))
@@ -251,7 +251,7 @@ function addBench(program: Command, running: Running, args: readonly string[]): 
       examples(
         'kofn bench failure --config quick',
         'kofn bench failure --config full --cells kill,wifi --output /tmp/kill',
-        'kofn bench failure --config mine.yaml --workers pi1:9090,pi2:9090,pi3:9090 --json',
+        'kofn bench failure --config mine.yaml --workers pi1,pi2,pi3 --json',
       ) +
         '\nExit code: 0 measured, 1 an answer was wrong, 2 bad input. docs/benchmarks.md says what a config may have.',
     )

@@ -3,12 +3,13 @@ import type { Command } from 'commander';
 import { CODE_NAMES, type CodeName } from '@kofn/encoder';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
 import type { SegmentChoice, VerifyChoice } from '@kofn/master';
+import { DEFAULT_WORKER_PORT } from '@kofn/wire/address';
 import {
+  addresses,
   decimal,
   hedge,
   inputFile,
   layerChoice,
-  names,
   numbers,
   oneOf,
   parseShape,
@@ -41,7 +42,11 @@ export interface SharedArguments extends ClusterArguments, CodeArguments, InputA
 
 export function addClusterOptions(command: Command): Command {
   command
-    .option('--workers <addresses>', 'workers that run already, as host:port,host:port,…', names('--workers'))
+    .option(
+      '--workers <addresses>',
+      `workers that run already, as HOST:PORT,HOST:PORT,…; without a port ${DEFAULT_WORKER_PORT}`,
+      addresses('--workers'),
+    )
     .option(
       '--local <n>',
       'start N workers on this machine and stop them afterwards',

@@ -65,7 +65,7 @@ describe('models that stand on workers', () => {
     const workers = Array.from({ length: 8 }, (_, worker) => ({
       ...{
         worker,
-        address: `192.168.100.${worker}:9090`,
+        address: `192.168.100.${worker}:7453`,
         state: 'engine stuck' as const,
         reason: '',
         roundTripMs: 12.34,

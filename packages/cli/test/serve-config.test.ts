@@ -81,7 +81,8 @@ describe('what kofn serve is told', () => {
     const cases: [object, RegExp][] = [
       [{}, /no workers: give --workers .* or --local N/],
       [{ local: 2, workers: ['a:1'] }, /not both/],
-      [{ local: 2, http: 'here' }, /--http here: must be HOST:PORT/],
+      [{ local: 2, http: 'here:http' }, /--http: "here:http" has the port http; give one port from 0 to 65535/],
+      [{ workers: ['a', 'b/c'] }, /workers: "b\/c" has a path; give b/],
       [{ local: 2, maxMessage: 'much' }, /--max-message much: must be a size/],
       [{ local: 2, tlsCert: '/c' }, /both --tls-cert and --tls-key/],
       [{ local: 2, tokenFile: '/no/token' }, /--token-file \/no\/token: cannot be read \(ENOENT\)/],

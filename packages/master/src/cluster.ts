@@ -12,7 +12,7 @@ import {
   type Timer,
 } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
-import { connectChannel } from '@kofn/wire';
+import { connectChannel, parseWorker } from '@kofn/wire';
 import type { Registry } from 'prom-client';
 import { Admission } from './admission.js';
 import { Connection } from './connection.js';
@@ -22,7 +22,6 @@ import type { AuditCounts } from './coded-model.js';
 import type { ModelHealth } from './holding.js';
 import { isItThere, type OpenChannel } from './link.js';
 import {
-  requireAddress,
   requireRange,
   requireWhole,
   resolveConnectOptions,
@@ -196,9 +195,9 @@ export class Cluster implements AsyncDisposable {
     return adding;
   }
 
-  async #add(address: string, signal: Signal | undefined): Promise<number> {
+  async #add(given: string, signal: Signal | undefined): Promise<number> {
     this.assertOpen();
-    requireAddress('address', address);
+    const address = parseWorker('address', given);
     const same = this.#connections.find(each => each.address === address && each.state.kind !== 'removed');
     if (same !== undefined) {
       throw new KofnError('INVALID_ARGUMENT', `address: ${address} is worker ${same.index}; each worker counts once`);

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { KofnError, systemClock, type Clock, type Signal, type Tensors } from '@kofn/core';
 import { CODE_NAMES, defaultCode, type CodeName } from '@kofn/encoder';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
+import { parseWorkers } from '@kofn/wire';
 import type { HedgeAfter } from './hedge.js';
 
 /** A call that is about to go to a worker or has gone: what a {@link DispatchHooks} method is told. */
@@ -22,7 +23,7 @@ export interface DispatchHooks {
 }
 
 export interface ConnectOptions {
-  /** `host:port` of each worker; their order numbers them from 0. */
+  /** `host:port` of each worker, or its host alone where it has the default port; their order numbers them from 0. */
   readonly workers: readonly string[];
   /** Engine of the master itself (segments between coded layers, local recovery). Default 'auto'. */
   readonly engine?: EngineName | 'auto';
@@ -170,19 +171,9 @@ export interface RunOptions {
 export const DEFAULT_DEADLINE_MS = 60_000;
 
 export function resolveConnectOptions(options: ConnectOptions): ResolvedConnectOptions {
-  const { workers, engine = 'auto', threads = 1, connectDeadlineMs = 10_000, maxMessageBytes = 2 ** 28 } = options;
+  const { engine = 'auto', threads = 1, connectDeadlineMs = 10_000, maxMessageBytes = 2 ** 28 } = options;
   const { id = randomUUID(), silenceMs = 2_000, healAfterMs = 10_000, maxInFlight = 64, minWorkers = 1 } = options;
-  if (!Array.isArray(workers) || workers.length === 0) {
-    throw new KofnError('INVALID_ARGUMENT', 'workers: give at least one address, as host:port');
-  }
-  const seen = new Set<string>();
-  for (const address of workers as readonly unknown[]) {
-    requireAddress('workers', address);
-    if (seen.has(address)) {
-      throw new KofnError('INVALID_ARGUMENT', `workers: ${address} is listed twice; each worker counts once`);
-    }
-    seen.add(address);
-  }
+  const workers = parseWorkers('workers', options.workers);
   if (engine !== 'auto' && !ENGINE_NAMES.includes(engine)) {
     throw new KofnError(
       'INVALID_ARGUMENT',
@@ -313,12 +304,6 @@ function requireSecond(option: string, workers: number): void {
     'INVALID_ARGUMENT',
     `${option}: needs a second worker, and there is 1; add workers, or leave it out`,
   );
-}
-
-/** Throws INVALID_ARGUMENT. */
-export function requireAddress(option: string, address: unknown): asserts address is string {
-  if (typeof address === 'string' && /^\S+:\d+$/.test(address)) return;
-  throw new KofnError('INVALID_ARGUMENT', `${option}: "${String(address)}" is not host:port`);
 }
 
 /** Longest name that the shard store takes. */

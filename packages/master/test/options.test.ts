@@ -19,10 +19,10 @@ const refused = (make: () => unknown, message: RegExp) =>
 
 describe('connect options', () => {
   it('have defaults for all but the workers', () => {
-    const { clock: _, ...resolved } = resolveConnectOptions({ workers: ['pi1:9090', '[::1]:9090'], id: 'me' });
+    const { clock: _, ...resolved } = resolveConnectOptions({ workers: ['pi1', ' [0::1]:7453 '], id: 'me' });
     assert.deepEqual(resolved, {
       id: 'me',
-      workers: ['pi1:9090', '[::1]:9090'],
+      workers: ['pi1:7453', '[::1]:7453'],
       engine: 'auto',
       threads: 1,
       connectDeadlineMs: 10_000,
@@ -40,9 +40,10 @@ describe('connect options', () => {
   const cases: [ConnectOptions, RegExp][] = [
     [{ workers: [] }, /workers: give at least one address/],
     [{ workers: 'a:1' as unknown as string[] }, /workers: give at least one address/],
-    [{ workers: ['a:1', 'b'] }, /workers: "b" is not host:port/],
-    [{ workers: ['a:1', 7 as unknown as string] }, /workers: "7" is not host:port/],
-    [{ workers: ['a:1', 'b:2', 'a:1'] }, /workers: a:1 is listed twice/],
+    [{ workers: ['a:1', 'http://b:2/'] }, /workers: "http:\/\/b:2\/" begins with a scheme; give b:2/],
+    [{ workers: ['a:1', 7 as unknown as string] }, /workers: "7" is not text; give HOST:PORT/],
+    [{ workers: ['a:1', ''] }, /workers: address 2 of 2 is empty/],
+    [{ workers: ['a', 'b:2', 'A:07453'] }, /workers: a:7453 is listed twice/],
     [{ workers, engine: 'cuda' as 'native' }, /engine: "cuda" is not one of auto, native, wasm/],
     [{ workers, id: '' }, /id: "" is not a string of 1 to 200 characters/],
     [{ workers, threads: 0 }, /threads: 0 is outside the range 1 to 1024/],
@@ -69,7 +70,7 @@ describe('the workers that hold a model', () => {
     [[0, 5], /workers: 5 is outside the range 0 to 4/],
     [[-1], /workers: -1 is outside the range/],
     [[0.5], /workers: 0.5 is not a whole number/],
-    [['pi1:9090' as unknown as number], /workers: pi1:9090 is not a whole number/],
+    [['pi1:7453' as unknown as number], /workers: pi1:7453 is not a whole number/],
     [[1, 2, 1], /workers: 1 is listed twice/],
   ];
   for (const [workers, message] of wrong) {

@@ -1,6 +1,7 @@
 /** The client's end of a channel over gRPC (channel.ts is the contract, grpc-server.ts the other end). */
 import { Client, connectivityState, Metadata, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js';
 import { abortable, abortReason, KofnError, openScope, systemClock, throwIfAborted, type Clock } from '@kofn/core';
+import { parseServer } from './address.js';
 import type { CallOptions, Channel, DuplexCall, DuplexEvents, MessageParts, MethodPath } from './channel.js';
 import { clientSockets, type ClientSockets } from './client-sockets.js';
 import { clientWindow } from './flow-control.js';
@@ -13,6 +14,7 @@ import {
   messageLimits,
 } from './grpc-options.js';
 import { fromStatus } from './status.js';
+import { unresolved } from './unresolved.js';
 
 const READY = connectivityState.READY;
 
@@ -61,7 +63,7 @@ class GrpcChannel implements Channel {
       const state = channel.getConnectivityState(true);
       if (state === READY) break;
       if (state === connectivityState.TRANSIENT_FAILURE || state === connectivityState.SHUTDOWN) {
-        throw new KofnError('UNAVAILABLE', `nobody answers at ${this.address}`);
+        throw new KofnError('UNAVAILABLE', await abortable(whyNobody(this.address), scope.signal));
       }
       const changed = new Promise<void>(resolve => channel.watchConnectivityState(state, Infinity, () => resolve()));
       await abortable(changed, scope.signal);
@@ -232,6 +234,11 @@ class GrpcChannel implements Channel {
     };
     wait(READY);
   }
+}
+
+async function whyNobody(address: string): Promise<string> {
+  const { host } = parseServer('address', address);
+  return (await unresolved(host)) ?? `nobody answers at ${address}`;
 }
 
 function identity(bytes: Buffer): Buffer {

@@ -31,6 +31,7 @@ import {
 } from './grpc-options.js';
 import { protoDefinition } from './protos.js';
 import { toStatus } from './status.js';
+import { unresolved } from './unresolved.js';
 
 export interface ListenOptions {
   /** Interface to bind: a name or address. */
@@ -82,9 +83,10 @@ export async function listenGrpc(handlers: ServiceHandlers, options: ListenOptio
         const advice = 'another process listens there; stop it or choose another port (0 takes a free one)';
         return reject(new KofnError('ADDRESS_IN_USE', `${literal}:${port} is taken: ${advice}`, { cause: error }));
       }
-      reject(
-        new KofnError('INVALID_ARGUMENT', `cannot listen on ${literal}:${port}: ${error.message}`, { cause: error }),
-      );
+      void unresolved(host).then(why => {
+        const message = `cannot listen on ${literal}:${port}: ${why ?? error.message}`;
+        reject(new KofnError('INVALID_ARGUMENT', message, { cause: error }));
+      });
     });
   });
   return {

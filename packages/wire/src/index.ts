@@ -36,7 +36,16 @@ export {
   type ParameterValues,
   type RequestedOutput,
 } from './infer-request.js';
-export { formatAddress, isLoopback, parseListen, type ListenAddress } from './listen-address.js';
+export {
+  DEFAULT_WORKER_PORT,
+  formatAddress,
+  isLoopback,
+  parseListen,
+  parseServer,
+  parseWorker,
+  parseWorkers,
+  type ListenAddress,
+} from './address.js';
 export {
   inferenceHandlers,
   tensorMetadata,

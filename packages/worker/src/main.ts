@@ -8,7 +8,7 @@
  */
 import { isKofnError, KofnError, systemClock, type Clock } from '@kofn/core';
 import type { EngineName } from '@kofn/engine';
-import { isLoopback } from '@kofn/wire';
+import { DEFAULT_WORKER_PORT, formatAddress, isLoopback } from '@kofn/wire';
 import { Command } from 'commander';
 import { createLogger, LOG_LEVELS, type Logger } from './logs.js';
 import { parseSize, parseWhole } from './options.js';
@@ -32,10 +32,12 @@ interface Flags {
   logLevel: string;
 }
 
+const LISTEN = formatAddress('127.0.0.1', DEFAULT_WORKER_PORT);
+
 const EXAMPLES = `
 Examples:
-  $ kofn worker                                       on 127.0.0.1:9090, shards under ~/.local/share/kofn/worker
-  $ kofn worker --listen 0.0.0.0:9090 --threads 4     for masters on other machines (there is no TLS yet)
+  $ kofn worker                                       on ${LISTEN}, shards under ~/.local/share/kofn/worker
+  $ kofn worker --listen 0.0.0.0 --threads 4          for masters on other machines (there is no TLS yet)
   $ kofn worker --listen 127.0.0.1:0 --json           any free port; the first line says which, as JSON
   $ kofn worker --max-memory 512MB --max-disk 2GiB    on a small board
   $ kofn worker --metrics 127.0.0.1:9464              GET /metrics there, for Prometheus
@@ -46,7 +48,11 @@ The first line of standard output is the address. SIGTERM ends it when what runs
 export function workerCommand(): Command {
   return new Command('worker')
     .description('hold shards and run them for masters')
-    .option('--listen <host:port>', 'address to listen on; port 0 takes a free one', '127.0.0.1:9090')
+    .option(
+      '--listen <host:port>',
+      `address to listen on; without a port ${DEFAULT_WORKER_PORT}, port 0 takes a free one`,
+      LISTEN,
+    )
     .option('--data-dir <dir>', 'where shards are kept (default: kofn/worker in the XDG data directory)')
     .option('--engine <name>', 'native, wasm, or auto: native where it loads', 'auto')
     .option('--threads <n>', 'threads of one run (default: the cores)')

@@ -3,10 +3,10 @@ import os from 'node:os';
 import path from 'node:path';
 import { KofnError } from '@kofn/core';
 import { ENGINE_NAMES, type EngineName } from '@kofn/engine';
-import { DEFAULT_MAX_MESSAGE_BYTES, parseListen, type ListenAddress } from '@kofn/wire';
+import { DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_WORKER_PORT, parseListen, type ListenAddress } from '@kofn/wire';
 
 export interface WorkerOptions {
-  /** HOST:PORT; port 0 takes a free one. Default 127.0.0.1:9090. */
+  /** HOST:PORT; port 0 takes a free one. Default 127.0.0.1:7453, each part by itself. */
   readonly listen?: string | undefined;
   /** Where shards are kept. Default `$XDG_DATA_HOME/kofn/worker`, or `~/.local/share/kofn/worker`. */
   readonly dataDir?: string | undefined;
@@ -58,7 +58,7 @@ export function resolveOptions(options: WorkerOptions, env: NodeJS.ProcessEnv = 
   if (dataDir === '') throw new KofnError('INVALID_ARGUMENT', '--data-dir "": must be the path of a directory');
   const memoryBytes = process.constrainedMemory() || os.totalmem();
   return {
-    ...parseListen('--listen', options.listen ?? '127.0.0.1:9090'),
+    ...parseListen('--listen', options.listen ?? `:${DEFAULT_WORKER_PORT}`, DEFAULT_WORKER_PORT),
     dataDir: path.resolve(dataDir),
     engine,
     threads: inRange('--threads', options.threads ?? cores, 1, 1024),

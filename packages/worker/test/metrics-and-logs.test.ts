@@ -86,7 +86,7 @@ describe('kofn worker --metrics --log-level', () => {
   it('says what is wrong with them', () => {
     assert.throws(() => resolveOptions({ metrics: 'here' }), {
       code: 'INVALID_ARGUMENT',
-      message: /^--metrics here: must be HOST:PORT/,
+      message: /^--metrics: "here" has no port; give one port from 0 to 65535: here:PORT$/,
     });
     assert.throws(() => createLogger('test', 'loud'), {
       code: 'INVALID_ARGUMENT',

@@ -7,7 +7,7 @@ describe('worker options', () => {
     const options = resolveOptions({}, { XDG_DATA_HOME: '/data' });
     assert.deepEqual(
       [options.host, options.port, options.dataDir, options.engine, options.maxQueue, options.maxMessageBytes],
-      ['127.0.0.1', 9090, '/data/kofn/worker', 'auto', 64, 256 * 2 ** 20],
+      ['127.0.0.1', 7453, '/data/kofn/worker', 'auto', 64, 256 * 2 ** 20],
     );
     assert.ok(options.threads >= 1 && options.maxMemoryBytes > 1e6);
     assert.match(resolveOptions({}, { XDG_DATA_HOME: 'relative' }).dataDir, /\.local\/share\/kofn\/worker$/);
@@ -19,7 +19,8 @@ describe('worker options', () => {
       return [host, port];
     };
     assert.deepEqual(read('0.0.0.0:80'), ['0.0.0.0', 80]);
-    assert.deepEqual(read('[::1]:9090'), ['::1', 9090]);
+    assert.deepEqual(read('[::1]:7000'), ['::1', 7000]);
+    assert.deepEqual(read('0.0.0.0'), ['0.0.0.0', 7453]);
     assert.deepEqual(read(':0'), ['127.0.0.1', 0]);
     assert.deepEqual(read('board-3.local:65535'), ['board-3.local', 65535]);
   });
@@ -41,9 +42,13 @@ describe('worker options', () => {
 
   it('names the option, the value and the range', () => {
     const bad: [WorkerOptions, RegExp][] = [
-      [{ listen: '9090' }, /--listen 9090: .*HOST:PORT/],
-      [{ listen: '127.0.0.1:65536' }, /--listen 127.0.0.1:65536: .*0 to 65535/],
-      [{ listen: '::1:9090' }, /--listen/],
+      [{ listen: '7000' }, /--listen: "7000" has no host; give 127\.0\.0\.1:7000/],
+      [
+        { listen: '127.0.0.1:65536' },
+        /--listen: "127.0.0.1:65536" has the port 65536; give one port from 0 to 65535: 127\.0\.0\.1:7453/,
+      ],
+      [{ listen: '::1:7000' }, /--listen: "::1:7000" is an IPv6 address without brackets; give \[::1\]:7000/],
+      [{ metrics: '0.0.0.0' }, /--metrics: "0.0.0.0" has no port; give one port from 0 to 65535/],
       [{ dataDir: '' }, /--data-dir/],
       [{ engine: 'gpu' as 'wasm' }, /--engine gpu: must be auto, native or wasm/],
       [{ threads: 0 }, /--threads 0: .*from 1 to/],

@@ -23,6 +23,9 @@ async function clientOf(address: string) {
   return { channel, client, [Symbol.asyncDispose]: () => channel[Symbol.asyncDispose]() };
 }
 
+/** Longer than DNS has labels: a resolver knows that without asking anybody. */
+const NO_NAME = 'x'.repeat(64);
+
 describe('kofn worker as a process', () => {
   it('runs an ONNX shard in ONNX Runtime', async () => {
     await using child = await startChild(['--engine', 'native']);
@@ -153,7 +156,8 @@ describe('kofn worker as a process', () => {
     const cases: [string[], number, RegExp][] = [
       [['--threads', '0'], 2, /--threads 0: must be a whole number from 1/],
       [['--max-memory', 'plenty'], 2, /--max-memory plenty: .*512MB/],
-      [['--listen', 'nowhere'], 2, /--listen nowhere: must be HOST:PORT/],
+      [['--listen', 'http://here'], 2, /--listen: "http:\/\/here" begins with a scheme; give here/],
+      [['--listen', NO_NAME], 2, /cannot listen on x+:7453: the name x+ cannot be resolved: getaddrinfo E/],
       [['--bogus'], 2, /unknown option '--bogus'/],
       [['--data-dir', first.dataDir], 2, /process \d+ uses it/],
       [['--listen', address], 1, new RegExp(`${address} is taken.*choose another port`)],

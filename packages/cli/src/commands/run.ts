@@ -86,7 +86,7 @@ async function validate(
   }
   const count = workerCount(args);
   if (count === undefined) {
-    throw new KofnError('INVALID_ARGUMENT', 'no workers: give --workers host:port,host:port,… or --local N');
+    throw new KofnError('INVALID_ARGUMENT', 'no workers: give --workers HOST:PORT,HOST:PORT,… or --local N');
   }
   checkKills(args.kill ?? [], args.local, args.requests);
   const model = await loadModel(modelPath);

@@ -47,8 +47,8 @@ export interface ServeArguments extends ClusterArguments, CodeArguments {
   readonly json?: boolean;
 }
 
-const GRPC = '127.0.0.1:8001';
-const HTTP = '127.0.0.1:8000';
+const GRPC_PORT = 8001;
+const HTTP_PORT = 8000;
 const OFF = 'off';
 
 /** Serves until a signal comes; returns the exit code. Throws what is wrong with the arguments before any process starts. */
@@ -62,19 +62,19 @@ export async function serve(args: ServeArguments, { version }: { readonly versio
     throw new KofnError('INVALID_ARGUMENT', 'nothing to serve: give MODEL files, or models in a --config');
   }
   if (workerCount(args) === undefined) {
-    throw new KofnError('INVALID_ARGUMENT', 'no workers: give --workers host:port,host:port,… or --local N');
+    throw new KofnError('INVALID_ARGUMENT', 'no workers: give --workers HOST:PORT,HOST:PORT,… or --local N');
   }
   const access = await accessOf(args);
   if (args.allowFaults === true && (args.local === undefined || access.token === undefined)) {
     throw new KofnError('INVALID_ARGUMENT', '--allow-faults takes --local N and a token (--token-file, or KOFN_TOKEN)');
   }
-  const { grpc = GRPC, http = HTTP, maxRunning = 64, logLevel = 'info' } = args;
+  const { grpc = `:${GRPC_PORT}`, http = `:${HTTP_PORT}`, maxRunning = 64, logLevel = 'info' } = args;
   const logger = createLogger('kofn serve', logLevel);
   const options: Omit<ServerOptions, 'cluster' | 'onProgress' | 'signal'> = {
     version,
     models: await modelFiles(args.models, args),
-    grpc: grpc === OFF ? undefined : parseListen('--grpc', grpc),
-    http: http === OFF ? undefined : parseListen('--http', http),
+    grpc: grpc === OFF ? undefined : parseListen('--grpc', grpc, GRPC_PORT),
+    http: http === OFF ? undefined : parseListen('--http', http, HTTP_PORT),
     deadlineMs: args.deadline,
     maxQueue: args.maxQueue,
     maxRunning,

@@ -6,6 +6,7 @@ import { systemClock, type Clock } from '@kofn/core';
 import {
   connectChannel,
   FaultControlClient,
+  parseWorker,
   type Channel,
   type FaultAction,
   type FaultSettings,
@@ -31,14 +32,14 @@ export class FaultControl implements AsyncDisposable {
   }
 
   /**
-   * Each call, this among them, ends within `deadlineMs` (default 5,000): a worker that stands still answers later. Throws
-   * PERMISSION_DENIED (the worker was not started with --allow-faults), UNAVAILABLE, DEADLINE_EXCEEDED, PROTOCOL.
+   * To the worker at `address`. Each call, this among them, ends within `deadlineMs` (default 5,000): a worker that stands still answers later. Throws
+   * INVALID_ARGUMENT (the address), PERMISSION_DENIED (the worker was not started with --allow-faults), UNAVAILABLE, DEADLINE_EXCEEDED, PROTOCOL.
    */
   static async connect(
     address: string,
     { deadlineMs = DEADLINE_MS, clock = systemClock }: { deadlineMs?: number; clock?: Clock } = {},
   ): Promise<FaultControl> {
-    const control = new FaultControl(connectChannel(address, { clock }), deadlineMs);
+    const control = new FaultControl(connectChannel(parseWorker('address', address), { clock }), deadlineMs);
     try {
       await control.status();
       return control;

@@ -34,7 +34,7 @@ MODEL is FILE, NAME=FILE or NAME:VERSION=FILE. Each option may also stand in the
 
 Examples:
   $ kofn serve models/fashion-cnn.onnx --local 5
-  $ kofn serve fashion=fashion.onnx resnet:2=resnet50-v2.onnx --workers pi1:9090,pi2:9090,pi3:9090 --parity 1
+  $ kofn serve fashion=fashion.onnx resnet:2=resnet50-v2.onnx --workers pi1,pi2,pi3 --parity 1
   $ kofn serve --config serve.yaml --print-config
   $ kofn serve model.onnx --local 5 --http 0.0.0.0:8443 --grpc off --token-file token --tls-cert cert.pem --tls-key key.pem
   $ curl localhost:8000/v2/models/fashion

@@ -4,6 +4,7 @@
  */
 import { CODE_NAMES } from '@kofn/encoder';
 import { ENGINE_NAMES } from '@kofn/engine';
+import { DEFAULT_WORKER_PORT } from '@kofn/wire/address';
 import { LOG_LEVELS } from '@kofn/worker';
 import { z } from 'zod';
 import { MAX_LOCAL_WORKERS } from '../shared-options.js';
@@ -56,10 +57,10 @@ const modelFields = z.strictObject({
 /** What the command's own flags take; the others are those of all commands (shared-options.ts). */
 export const serverFields = {
   grpc: text.describe(
-    'where gRPC listens, HOST:PORT; port 0 takes a free one, "off" is nowhere (default: 127.0.0.1:8001)',
+    'where gRPC listens, HOST:PORT; without a port 8001, port 0 takes a free one, "off" is nowhere (default: 127.0.0.1)',
   ),
   http: text.describe(
-    'where HTTP listens, HOST:PORT; port 0 takes a free one, "off" is nowhere (default: 127.0.0.1:8000)',
+    'where HTTP listens, HOST:PORT; without a port 8000, port 0 takes a free one, "off" is nowhere (default: 127.0.0.1)',
   ),
   deadline: ms(1).describe('longest time of a request, in ms, the wait included (default: 60000)'),
   maxQueue: whole(1, 65_536).describe(
@@ -88,7 +89,10 @@ export const serverFields = {
 export const serveConfigSchema = z
   .strictObject({
     models: z.array(modelFields).min(1).describe('what is served; models of the command line stand in their place'),
-    workers: z.array(text).min(1).describe('workers that run already, host:port each'),
+    workers: z
+      .array(text)
+      .min(1)
+      .describe(`workers that run already, HOST:PORT each; without a port ${DEFAULT_WORKER_PORT}`),
     local: whole(1, MAX_LOCAL_WORKERS).describe('start so many workers on this machine, and stop them afterwards'),
     id: text.describe('who claims the shards: the same name finds its models again (default: a random one)'),
     engine: z.enum(['auto', ...ENGINE_NAMES]).describe('engine of master and local workers (default: auto)'),

@@ -161,8 +161,11 @@ describe('a link of a shape', () => {
     await once(socket, 'connect');
     assert.equal(socket.write(Buffer.alloc(32 * 2 ** 20)), false);
     link.mode = { kind: 'hole' };
-    await assert.rejects(Link.open(0), /a link to 0: must be a port from 1 to 65535, or host:port/);
-    await assert.rejects(Link.open('nowhere'), /a link to nowhere/);
+    await assert.rejects(
+      Link.open(0),
+      /the target of a link: "127\.0\.0\.1:0" has the port 0; give one port from 1 to 65535/,
+    );
+    await assert.rejects(Link.open('nowhere'), /the target of a link: "nowhere" has no port/);
     await assert.rejects(Link.open(port(), { shape: { delayMs: -1 } }), /delayMs of a link is -1/);
     assert.ok(socket.writableLength > 0);
     socket.destroy();

@@ -19,11 +19,12 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { systemClock, type Clock } from '@kofn/core';
+import type { ListenAddress } from '@kofn/wire';
 import { Airs } from './air.js';
 import type { LastingMode, LinkMode } from './mode.js';
 import { Pipe } from './pipe.js';
 import { checkShape, type LinkShape } from './shape.js';
-import { parseTarget, type LinkTarget, type Target } from './target.js';
+import { parseTarget, type LinkTarget } from './target.js';
 import { Way } from './way.js';
 
 export interface LinkOptions {
@@ -54,7 +55,7 @@ export class Link implements AsyncDisposable {
   readonly #server: Server;
   readonly #ways: { readonly there: Way; readonly back: Way };
   readonly #pipes = new Set<Pipe>();
-  #target: Target;
+  #target: ListenAddress;
   #mode: LastingMode = { kind: 'forward' };
 
   /** Throws INVALID_ARGUMENT (target, shape or seed). */
