@@ -11,7 +11,9 @@ import { Link, untilFleet } from 'kofn/measure';
 import { describe, it } from 'mocha';
 import { exact, weights } from '../support/dense-layer.js';
 import { spoiled } from '../support/lossy-cluster.js';
+import { fails } from '../support/engines.js';
 import { standStill } from '../support/stand-still.js';
+import { untilEvent } from '../support/until-event.js';
 
 const COUNT = 3;
 
@@ -179,6 +181,69 @@ describe('a fleet', () => {
     assert.deepEqual(calls.sort(), [0, 2]);
   });
 
+  it('counts a worker once that is reached under two names, from when its second name leads to it until it leads elsewhere', async () => {
+    await using bench = await Bench.open({ healAfterMs: Infinity });
+    const { cluster, layer, workers, links } = bench;
+    const [first] = cluster.workers;
+    links[1]!.target = workers[0]!.port; // as when another machine is given its address
+    breakOnce(links[1]!);
+    const told = untilEvent(cluster, ({ kind }) => kind === 'duplicate');
+    assert.equal((await bench.until('duplicate')).reason, `it is worker 0 (${first!.address}) under another name`);
+    assert.match((await told).message, /^worker 1 \(\S+\) is a duplicate: it is worker 0 \(\S+\) under another name/);
+    assert.deepEqual([layer.health.margin, layer.health.ready], [0, 2]);
+    const { erasures } = await exact(layer);
+    assert.deepEqual(
+      erasures.map(({ worker, code }) => [worker, code]),
+      [[1, 'UNAVAILABLE']],
+    );
+    assert.match(erasures[0]!.message, /^worker 1 \(\S+\) is duplicate: it is worker 0/);
+    await fails(layer.replan({ workers: [0, 1, 2] }), 'UNAVAILABLE', /worker 1 \(\S+\) is duplicate: it is worker 0/);
+
+    links[0]!.mode = { kind: 'reset' }; // its first name leads nowhere: it goes on under the second
+    await bench.until('ready');
+    links[0]!.mode = { kind: 'forward' };
+    await untilFleet(cluster, fleet => fleet[0]!.state === 'duplicate');
+    assert.match(cluster.workers[0]!.reason, /^it is worker 1 /);
+
+    links[1]!.target = workers[1]!.port;
+    breakOnce(links[1]!);
+    await untilFleet(cluster, fleet => fleet.every(({ state }) => state === 'ready'));
+    assert.deepEqual([(await exact(layer)).erasures, layer.health.margin], [[], 1]);
+  });
+
+  it('refuses a second name of a worker when it connects, and when one is added', async () => {
+    await using bench = await Bench.open();
+    const { cluster, workers } = bench;
+    const { address, port } = workers[2]!;
+    const [a, b] = [`127.0.0.1:${port}`, `localhost:${port}`];
+    const twice =
+      /^worker 1 \(localhost:\d+\): it is worker 0 \(127\.0\.0\.1:\d+\) under another name; .* list it once$/;
+    await fails(connect({ workers: [a, b] }), 'INVALID_ARGUMENT', twice);
+    await fails(
+      cluster.add(address),
+      'INVALID_ARGUMENT',
+      /^worker 3 \(\S+\): it is worker 2 \(\S+\) under another name/,
+    );
+    assert.deepEqual([cluster.workers.length, workers[2]!.server.queue.running], [3, 0]);
+  });
+
+  it('finds out when a worker comes that was away under both its names', async () => {
+    await using bench = await Bench.open();
+    const { workers } = bench;
+    const { port } = workers[2]!;
+    await workers[2]!.close();
+    const names = [`127.0.0.1:${workers[0]!.port}`, `127.0.0.1:${port}`, `localhost:${port}`];
+    await using cluster = await connect({ workers: names });
+    await using layer = await codedLayer({ type: 'dense', weights }, { cluster });
+    const margin = () => layer.health.margin;
+    assert.equal(margin(), -1);
+    workers[2] = await bench.start(2, port);
+    const states = await untilFleet(cluster, fleet => fleet.filter(({ state }) => state === 'duplicate').length === 1);
+    assert.deepEqual(states.map(({ state }) => state).sort(), ['duplicate', 'ready', 'ready']);
+    if (margin() < 0) await untilEvent(cluster, ({ kind }) => kind === 'restored');
+    assert.equal(margin(), 0);
+  });
+
   it('takes nobody for dead while this process itself is busy', async () => {
     await using bench = await Bench.open({ silenceMs: 400 });
     const states: string[] = [];
@@ -190,6 +255,12 @@ describe('a fleet', () => {
     assert.ok(!states.includes('dead'), states.join(' '));
   });
 });
+
+/** What is connected through it breaks; what comes then does not. */
+function breakOnce(link: Link): void {
+  link.mode = { kind: 'reset' };
+  link.mode = { kind: 'forward' };
+}
 
 /** Resolves when the worker's engine runs a request. */
 async function untilRunning({ server }: RunningWorker): Promise<void> {

@@ -47,6 +47,14 @@ describe('kofn fleet', () => {
       /3 of 3 workers answered/,
     ];
     for (const words of [...screen, /s ago {2}worker 1: took 1 shard of a layer/]) assert.match(all.stdout, words);
+    const [, port] = /:(\d+)$/.exec(workers.addresses[0]!)!;
+    const twice = await sandbox.run('fleet', '--workers', `${addresses},localhost:${port}`, '--json');
+    const { workers: told, models: counted } = json<FleetObject>(twice);
+    assert.deepEqual(
+      [twice.code, told.map(({ state }) => state), counted.map(({ margin }) => margin)],
+      [1, ['ready', 'ready', 'ready', 'duplicate'], [1]],
+    );
+    assert.equal(told[3]!.reason, `it is worker 0 (${workers.addresses[0]}) under another name`);
     await workers.kill(1);
     const some = await sandbox.run('fleet', '--workers', addresses, '--json');
     assert.equal(some.code, 1);

@@ -82,6 +82,8 @@ export class Machine implements Host {
   /** Of its engine's last run. */
   #outputs: Tensors | undefined;
   #awayFromMs: number | undefined;
+  /** So many have run on it. */
+  #processes = 0;
   /** Machines before it in this place. */
   #before = 0;
   /** Programs that it ran, by what they have in common with their shard's former versions. */
@@ -272,6 +274,7 @@ export class Machine implements Host {
       blobs: disk.view(() => clock.isDead),
       clock,
       workerId: this.name,
+      processId: `${this.name}, process ${this.#processes++}`,
       version: 'simulated',
       threads: 1,
       memoryLimitBytes: this.limits.memoryBytes,

@@ -11,12 +11,14 @@ const SLOW = 0.5;
 
 export function fleetScreen({ workers, models, events }: FleetObject): string {
   const silent = workers.filter(({ state }) => state === 'unreachable');
-  const answered = workers.length - silent.length;
+  const duplicates = workers.filter(({ state }) => state === 'duplicate');
+  const answered = workers.length - silent.length - duplicates.length;
   return [
     workerTable(workers),
     ...(models.length === 0 ? ['Nobody claims a shard on them.'] : [modelTable(models)]),
     ...layerTable(models),
     ...silent.map(({ worker, address, reason }) => `worker ${worker} (${address}) does not answer: ${reason}`),
+    ...duplicates.map(({ worker, address, reason }) => `worker ${worker} (${address}) counts once: ${reason}`),
     ...events
       .slice(-EVENTS)
       .map(({ worker, ageMs, text }) => `${dim(age(ageMs).padStart(10))}  worker ${worker}: ${text}`),

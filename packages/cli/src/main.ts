@@ -217,7 +217,7 @@ function addFleet(program: Command, running: Running): void {
     .addHelpText(
       'after',
       examples('kofn fleet --workers pi1,pi2,pi3', 'kofn fleet --workers pi1,pi2 --json') +
-        '\nExit code: 0 all answered, 1 a worker did not, 2 bad input.',
+        '\nExit code: 0 all answered, 1 a worker did not or is listed under two names, 2 bad input.',
     )
     .action((options: FleetArguments) =>
       running(async signal => (await import('./commands/fleet.js')).fleet(options, signal)),

@@ -21,6 +21,7 @@ import { isGone, snapshot, type Fleet, type WorkerState } from './fleet.js';
 import type { AuditCounts } from './coded-model.js';
 import type { ModelHealth } from './holding.js';
 import { isItThere, type OpenChannel } from './link.js';
+import { Processes } from './processes.js';
 import {
   requireRange,
   requireWhole,
@@ -186,7 +187,7 @@ export class Cluster implements AsyncDisposable {
 
   /**
    * One more worker, at `address`; returns its number, the next. From now on it is a spare: models stand on it after a `replan`, or
-   * when it takes what a lost worker held. Throws INVALID_ARGUMENT (no address, or one that the cluster has), UNAVAILABLE (nobody
+   * when it takes what a lost worker held. Throws INVALID_ARGUMENT (no address, or one of a worker that the cluster has), UNAVAILABLE (nobody
    * answers), PROTOCOL (something else answers there), CANCELLED.
    */
   add(address: string, { signal }: { readonly signal?: Signal } = {}): Promise<number> {
@@ -352,7 +353,7 @@ export interface ClusterParts {
 
 /**
  * Connects to the workers, and returns when each has answered or `connectDeadlineMs` have passed. Those that have not are connected to
- * again and again, like workers that were lost. Throws INVALID_ARGUMENT (options), UNAVAILABLE (fewer than `minWorkers` answer; names
+ * again and again, like workers that were lost. Throws INVALID_ARGUMENT (options, or two addresses of one worker), UNAVAILABLE (fewer than `minWorkers` answer; names
  * the others, with the reasons), PROTOCOL (something else answers at an address), ENGINE (the master's own engine does not start),
  * CANCELLED.
  */
@@ -365,8 +366,8 @@ export async function connect(options: ConnectOptions, simulated: ClusterParts =
     parts.push(part);
     return part;
   };
-  const open: Open = (index, address, signal) =>
-    Connection.open(index, address, { ...resolved, rng, openChannel, signal });
+  const about = { ...resolved, rng, openChannel, processes: new Processes() };
+  const open: Open = (index, address, signal) => Connection.open(index, address, { ...about, signal });
   const opening = resolved.workers.map((address, index) => opened(open(index, address, resolved.signal)));
   const openingEngine = opened(
     simulated.engine === undefined ? createEngine(resolved.engine) : Promise.resolve(simulated.engine),

@@ -16,14 +16,17 @@ import { isGone, type WorkerState } from './fleet.js';
 import {
   closeLink,
   isItThere,
+  isLink,
   NOTHING_SAID,
   openLink,
+  relink,
   shardsOf,
   stateOf,
   waitBehind,
   type Link,
   type LinkOptions,
 } from './link.js';
+import { sameProcess, type ListedWorker } from './processes.js';
 import { SpeedRecord } from './speeds.js';
 import { Trust } from './trust.js';
 
@@ -58,10 +61,6 @@ const LITTLE_BYTES = 2 ** 14;
 
 /** A timer later than this has been held up by this process itself. */
 const BUSY_MS = 200;
-
-/** Waits between attempts to connect double from the first to the last, each drawn from the upper half of its range. */
-const FIRST_BACKOFF_MS = 100;
-const LAST_BACKOFF_MS = 5_000;
 
 /** So many replies that broke the protocol put a worker aside for so long. */
 const MARKS = 3;
@@ -103,16 +102,18 @@ export class Connection implements AsyncDisposable {
   }
 
   /**
-   * A worker that does not answer is dead to begin with, and connected to like one that was lost. Throws PROTOCOL when something else
-   * than a kofn worker answers at `address`, CANCELLED.
+   * A worker that does not answer is dead to begin with, and connected to like one that was lost. Throws INVALID_ARGUMENT when `address`
+   * leads to a worker that is connected to already, PROTOCOL when something else than a kofn worker answers there, CANCELLED.
    */
   static async open(
     index: number,
     address: string,
     { signal, ...options }: ConnectionOptions & { signal: Signal | undefined },
   ): Promise<Connection> {
+    const worker = { index, address };
+    let opened: Link | ListedWorker;
     try {
-      return new Connection(index, address, await openLink(address, signal, options), options);
+      opened = await openLink(worker, signal, options);
     } catch (error) {
       const cause = KofnError.from(error, 'UNAVAILABLE');
       if (cause.code === 'CANCELLED' || signal?.aborted === true) throw cause;
@@ -122,6 +123,10 @@ export class Connection implements AsyncDisposable {
       const message = `worker ${index} (${address}): ${cause.message}. ${isItThere(address)}`;
       throw new KofnError(cause.code, message, { cause });
     }
+    if (isLink(opened)) return new Connection(index, address, opened, options);
+    const [first, second] = opened.index < index ? [opened, worker] : [worker, opened];
+    const who = `worker ${second.index} (${second.address}): ${sameProcess(first)}`;
+    throw new KofnError('INVALID_ARGUMENT', `${who}; each worker counts once, so list it once`);
   }
 
   get state(): WorkerState {
@@ -380,18 +385,11 @@ export class Connection implements AsyncDisposable {
   }
 
   /** Throws only when the cluster closes. */
-  async #reconnect(): Promise<Link> {
-    const { clock, rng } = this.#options;
-    const { signal } = this.#life;
-    for (let attempt = 1, rangeMs = FIRST_BACKOFF_MS; ; attempt++, rangeMs = Math.min(2 * rangeMs, LAST_BACKOFF_MS)) {
-      await sleep(clock, rangeMs * (0.5 + 0.5 * rng.uniform()), signal);
-      this.#enter({ kind: 'connecting', attempt });
-      try {
-        return await openLink(this.address, signal, this.#options);
-      } catch (error) {
-        if (!signal.aborted) this.#enter({ kind: 'dead', reason: KofnError.from(error).message });
-      }
-    }
+  #reconnect(): Promise<Link> {
+    return relink(this, this.#life.signal, this.#options, state => {
+      // One that is still a duplicate is not told of at each attempt.
+      if (state.kind !== 'connecting' || this.#state.kind !== 'duplicate') this.#enter(state);
+    });
   }
 }
 

@@ -4,7 +4,8 @@ import type { Connection } from './connection.js';
 
 /**
  * - lost: a worker is dead, or did not answer when the cluster was connected; it is connected to again
- * - back: a worker that was lost is ready
+ * - back: a worker that was lost, or a duplicate, is ready
+ * - duplicate: a worker's address leads to the process of another worker; it counts as lost until it leads to one of its own
  * - moved: what a lost worker held of a layer stands on another now
  * - restored: a worker was given again what it lacked of a layer
  * - released: a worker keeps no longer what stands elsewhere now
@@ -23,6 +24,7 @@ import type { Connection } from './connection.js';
 export const EVENT_KINDS = [
   'lost',
   'back',
+  'duplicate',
   'moved',
   'restored',
   'released',
@@ -100,6 +102,10 @@ export class WorkerEvents {
     if (state.kind === 'dead' && !this.#lost.has(connection)) {
       this.#lost.add(connection);
       this.#tell({ kind: 'lost', worker, message: `worker ${worker} (${address}) is lost: ${state.reason}` });
+    } else if (state.kind === 'duplicate') {
+      this.#lost.add(connection);
+      const message = `worker ${worker} (${address}) is a duplicate: ${state.reason}, and counts once`;
+      this.#tell({ kind: 'duplicate', worker, message });
     } else if (state.kind === 'ready' && this.#lost.delete(connection)) {
       this.#tell({ kind: 'back', worker, message: `worker ${worker} (${address}) is back` });
     } else if (state.kind === 'removed') {

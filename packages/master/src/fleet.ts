@@ -11,6 +11,7 @@ import type { WorkerSpeed } from './speeds.js';
  * - quarantined: several of its replies were none and it is left alone for a while, or two were wrong and it is left alone until
  *   it is released
  * - dead: the link is lost, or it has never answered; it is tried again with backoff
+ * - duplicate: its address leads to the process of another worker of the cluster, which counts once; it is tried again
  * - removed: it is no part of the cluster any more; its number stays its own
  */
 export type WorkerState =
@@ -20,11 +21,12 @@ export type WorkerState =
   | { readonly kind: 'draining' }
   | { readonly kind: 'quarantined'; readonly reason: string }
   | { readonly kind: 'dead'; readonly reason: string }
+  | { readonly kind: 'duplicate'; readonly reason: string }
   | { readonly kind: 'removed' };
 
 /** Whether there is no link to it. */
 export function isGone({ kind }: WorkerState): boolean {
-  return kind === 'dead' || kind === 'connecting' || kind === 'removed';
+  return kind === 'dead' || kind === 'connecting' || kind === 'duplicate' || kind === 'removed';
 }
 
 export interface WorkerView {

@@ -201,6 +201,7 @@ export const codecs = {
   }>('inference.RepositoryModelLoadRequest'),
   inventory: codec<{
     worker_id: string;
+    process_id: string;
     protocol_version: number;
     engine: string;
     engine_version: string;

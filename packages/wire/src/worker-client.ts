@@ -9,6 +9,8 @@ import { putMessages, type ShardSource } from './shard-transfer.js';
 
 export interface WorkerInventory {
   readonly workerId: string;
+  /** Of its process, drawn when that started; empty when it says none. */
+  readonly processId: string;
   readonly protocolVersion: number;
   readonly engine: string;
   readonly engineVersion: string;
@@ -123,6 +125,7 @@ export class WorkerClient {
     }
     return {
       workerId: reply.worker_id,
+      processId: reply.process_id,
       protocolVersion: reply.protocol_version,
       engine: reply.engine,
       engineVersion: reply.engine_version,

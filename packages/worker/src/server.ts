@@ -40,6 +40,8 @@ export interface WorkerParts {
   readonly blobs: BlobStore;
   readonly clock?: Clock;
   readonly workerId: string;
+  /** Another for each process. */
+  readonly processId: string;
   readonly version: string;
   readonly threads: number;
   readonly memoryLimitBytes: number;
@@ -69,7 +71,7 @@ export class WorkerServer implements AsyncDisposable {
   readonly #streams = new Set<Promise<void>>();
 
   private constructor(parts: WorkerParts, store: ShardStore) {
-    const { memoryLimitBytes, threads, clock = systemClock, maxQueue, workerId, cores, faults } = parts;
+    const { memoryLimitBytes, threads, clock = systemClock, maxQueue, workerId, processId, cores, faults } = parts;
     const engine = faults === undefined ? parts.engine : emulatedDevice(parts.engine, faults, clock);
     this.clock = clock;
     this.faults = faults;
@@ -90,7 +92,7 @@ export class WorkerServer implements AsyncDisposable {
     this.queue = new RequestQueue({ clock, maxWaiting: maxQueue });
     this.metrics = workerMetrics(this);
     this.took = inferenceTimes(this.metrics);
-    const identity = { workerId, engine: engine.name, engineVersion: engine.version, cores };
+    const identity = { workerId, processId, engine: engine.name, engineVersion: engine.version, cores };
     const shards = shardStoreHandlers(this, identity);
     const serving: StreamServing = {
       clock,

@@ -29,6 +29,7 @@ const MAX_NAMES = 10_000;
 
 export interface WorkerIdentity {
   readonly workerId: string;
+  readonly processId: string;
   readonly engine: string;
   readonly engineVersion: string;
   readonly cores: number;
@@ -47,6 +48,7 @@ export function shardStoreHandlers(
           const { runs, macs, engineMs } = meter.recent;
           const message = {
             worker_id: identity.workerId,
+            process_id: identity.processId,
             protocol_version: PROTOCOL_VERSION,
             engine: identity.engine,
             engine_version: identity.engineVersion,

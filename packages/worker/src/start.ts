@@ -64,6 +64,7 @@ export async function startWorker(
       blobs,
       clock,
       workerId: await blobs.remember('worker-id', randomUUID),
+      processId: randomUUID(),
       version: VERSION,
       threads: resolved.threads,
       memoryLimitBytes: resolved.maxMemoryBytes,

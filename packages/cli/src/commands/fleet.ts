@@ -31,8 +31,8 @@ interface OwnedShards extends Owner {
 export interface WorkerObject {
   readonly worker: number;
   readonly address: string;
-  /** `unreachable` when it did not answer in time, for the reason given. */
-  readonly state: 'ready' | 'engine stuck' | 'draining' | 'unreachable';
+  /** `unreachable` when it did not answer in time, for the reason given; `duplicate` when it is one that stands before it. */
+  readonly state: 'ready' | 'engine stuck' | 'draining' | 'unreachable' | 'duplicate';
   readonly reason: string;
   readonly roundTripMs: number | null;
   /** To it; null as well when an upload takes hardly longer than a question. */
@@ -63,20 +63,33 @@ export interface FleetObject {
 /** One worker, and what only those that answered have. */
 interface Seen {
   readonly worker: WorkerObject;
+  readonly processId?: string;
   readonly holder?: Holder;
   readonly events: FleetObject['events'];
 }
 
 /** Returns the exit code. */
 export async function fleet({ workers, deadline, json }: FleetArguments, signal: AbortSignal): Promise<number> {
-  const seen = await Promise.all(workers.map((address, worker) => look(worker, address, deadline, signal)));
+  const seen = onceEach(await Promise.all(workers.map((address, worker) => look(worker, address, deadline, signal))));
   const about: FleetObject = {
     workers: seen.map(each => each.worker),
     models: standingModels(seen.flatMap(({ holder }) => holder ?? [])),
     events: seen.flatMap(({ events }) => events).sort((a, b) => b.ageMs - a.ageMs),
   };
   process.stdout.write(json === true ? `${JSON.stringify(about)}\n` : fleetScreen(about));
-  return about.workers.every(({ state }) => state !== 'unreachable') ? EXIT_OK : EXIT_FAILED;
+  const isThere = ({ state }: WorkerObject) => state !== 'unreachable' && state !== 'duplicate';
+  return about.workers.every(isThere) ? EXIT_OK : EXIT_FAILED;
+}
+
+/** Two addresses may lead to one worker: what it holds counts once. */
+function onceEach(seen: readonly Seen[]): Seen[] {
+  return seen.map((each, index) => {
+    const first = seen.slice(0, index).find(({ processId }) => processId && processId === each.processId);
+    if (first === undefined) return each;
+    const { worker, address } = first.worker;
+    const reason = `it is worker ${worker} (${address}) under another name`;
+    return { worker: without(each.worker, 'duplicate', reason), events: [] };
+  });
 }
 
 /** Throws the signal's reason alone. */
@@ -114,22 +127,29 @@ async function look(worker: number, address: string, deadlineMs: number, parent:
         shardBytes: shards.reduce((sum, shard) => sum + shard.bytes, 0),
         owners: owners.map(({ workers: _, layers: _layers, margin: _margin, ...owned }) => owned),
       },
+      processId: inventory.processId,
       holder: { worker, isReady: ready, shards },
       events: events.map(event => ({ worker, ...event })),
     };
   } catch (error) {
     if (parent.aborted) throw error;
-    return { worker: unreachable(worker, address, KofnError.from(error, 'UNAVAILABLE').message), events: [] };
+    const reason = KofnError.from(error, 'UNAVAILABLE').message;
+    return { worker: without({ worker, address }, 'unreachable', reason), events: [] };
   } finally {
     await channel[Symbol.asyncDispose]();
   }
 }
 
-function unreachable(worker: number, address: string, reason: string): WorkerObject {
+/** One of which nothing is told but its state. */
+function without(
+  { worker, address }: Pick<WorkerObject, 'worker' | 'address'>,
+  state: 'unreachable' | 'duplicate',
+  reason: string,
+): WorkerObject {
   const link = { roundTripMs: null, bytesPerSecond: null, macsPerSecond: null, recentRuns: null };
   const nothing = { engine: null, cores: null, memoryUsedBytes: null, memoryLimitBytes: null, diskUsedBytes: null };
   const none = { diskLimitBytes: null, shards: null, shardBytes: null, owners: [] };
-  return { worker, address, state: 'unreachable', reason, ...link, ...nothing, ...none };
+  return { worker, address, state, reason, ...link, ...nothing, ...none };
 }
 
 /** Of the link to it; null when an upload takes less than twice as long as a question, which tells nothing. */

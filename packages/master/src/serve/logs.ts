@@ -8,6 +8,7 @@ export type FleetLogger = Pick<FastifyBaseLogger, 'info' | 'warn' | 'error'>;
 /** warn: margin is gone or may go. error: somebody has to look. All else is news. */
 const LEVELS: Partial<Record<EventKind, 'warn' | 'error'>> = {
   lost: 'warn',
+  duplicate: 'warn',
   straggler: 'warn',
   failed: 'warn',
   reduced: 'error',
