@@ -1,13 +1,9 @@
 /** A worker that answers wrongly is an erasure and nothing else: four sound workers and one whose engine is broken. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { float32, KofnError, tensor, type ErrorCode, type Tensors } from '@kofn/core';
-import { startWorker, type RunningWorker } from '@kofn/worker';
+import type { RunningWorker } from '@kofn/worker';
 import { codedLayer, connect } from 'kofn';
 import { describe, it } from 'mocha';
-import { fails } from '../support/engines.js';
 import { faultyWorkers, type Spoil } from '../support/lossy-cluster.js';
 
 const UNITS = 8;
@@ -99,24 +95,4 @@ describe('a worker that answers wrongly', () => {
         assert.deepEqual((await second.run(x)).report.layers[0]!.erasures, []);
       },
     ));
-
-  it('is named when it refuses its shard, and the others keep theirs', async () => {
-    const folder = mkdtempSync(path.join(tmpdir(), 'kofn-small-'));
-    try {
-      await using sound = await startWorker({ listen: '127.0.0.1:0', dataDir: path.join(folder, 'a') });
-      await using small = await startWorker({
-        listen: '127.0.0.1:0',
-        dataDir: path.join(folder, 'b'),
-        maxDiskBytes: 100,
-      });
-      await using cluster = await connect({ workers: [sound.address, small.address] });
-      await fails(
-        codedLayer({ type: 'dense', weights }, { cluster }),
-        'RESOURCE_EXHAUSTED',
-        new RegExp(`worker 1 \\(${small.address}\\) did not take its shard of layer layer: .*disk`),
-      );
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
-  });
 });

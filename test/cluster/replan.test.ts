@@ -198,7 +198,7 @@ describe('a new plan for another fleet', () => {
     await fails(
       codedLayer({ type: 'dense', weights }, { cluster, onLoss: 'fail', parity: 0 }),
       'UNAVAILABLE',
-      /needs 4 of 4 blocks, and of its workers worker 3 \(\S+\) is (dead|connecting): nobody/,
+      /needs 4 of 4 blocks: worker 3 \(\S+\) is (dead|connecting): nobody/,
     );
     await using _now = await startHere('late', { listen: `127.0.0.1:${port}` });
     await untilEvent(cluster, ({ kind, worker }) => kind === 'restored' && worker === 3);

@@ -1,7 +1,8 @@
 /** Planted bugs in how a model is made whole again after losses; checks/heal.ts is to find them. */
-import { Healer, type Cluster } from '@kofn/master';
+import { Healer, Refusals, type Cluster } from '@kofn/master';
 import { WorkerClient } from '@kofn/wire';
 import { patch, type Canary } from './canary.js';
+import { isLasting, type Fault } from './faults.js';
 
 export const HEAL_CANARIES: readonly Canary[] = [
   { name: 'heals onto the dead worker', firstSeed: 23, found: /is lost with .* could take it/, ...healingOnto('dead') },
@@ -18,6 +19,22 @@ export const HEAL_CANARIES: readonly Canary[] = [
     apply: () => patch(Healer.prototype, 'target', () => () => undefined),
   },
   {
+    name: 'refuses a model that one worker does not take',
+    found: /an update failed within r: RESOURCE_EXHAUSTED/,
+    fault: full,
+    apply: () =>
+      patch(Refusals.prototype, 'add', () => ({ error }) => {
+        throw error;
+      }),
+  },
+  {
+    name: 'counts on a shard that it could not claim',
+    firstSeed: 16,
+    found: /is claimed by nobody/,
+    fault: full,
+    apply: () => patch(Refusals.prototype, 'of', () => () => undefined),
+  },
+  {
     name: 'forgets to claim what it healed',
     found: /is claimed by nobody/,
     apply: () => {
@@ -32,6 +49,11 @@ export const HEAL_CANARIES: readonly Canary[] = [
     },
   },
 ];
+
+/** A disk that is full, in the place of all that passes. */
+function full(drawn: Fault): Fault {
+  return isLasting(drawn) ? drawn : { kind: 'full disk', ms: 5_000 };
+}
 
 /** A worker that is so, and holds something of the layer already. */
 function healingOnto(state: 'dead' | 'ready'): Pick<Canary, 'apply' | 'cluster'> {

@@ -75,6 +75,11 @@ export class Master {
     return this.machines.filter((_, worker) => this.cluster.workers[worker]!.state !== 'ready');
   }
 
+  /** Those that did not take their part of the version that stands when that was put. */
+  get refusing(): Machine[] {
+    return this.model.plan.refusals.map(({ worker }) => this.machines[worker]!);
+  }
+
   /** Those that it has put aside for wrong answers. */
   get aside(): Machine[] {
     return this.machines.filter((_, worker) => this.cluster.connections[worker]!.trust.distrust !== undefined);

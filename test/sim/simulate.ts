@@ -6,7 +6,7 @@
  * 1. The outcome, its trace included, is a function of the seed (and the planted bug) alone.
  * 2. Everything that was begun is over when it returns, unless the outcome says that it hangs.
  */
-import { isKofnError, KofnError, openScope, sleep, type ErrorCode, type Float32Tensor } from '@kofn/core';
+import { isKofnError, KofnError, openScope, sleep, type Float32Tensor } from '@kofn/core';
 import type { Canary } from './canary.js';
 import { CallLedger } from './checks/calls.js';
 import { checkExact } from './checks/exact.js';
@@ -15,7 +15,7 @@ import { checkHealed, checkKept } from './checks/heal.js';
 import { checkAllGone, checkTakenOver, LEASES_OVER_MS, StandingCheck } from './checks/homes.js';
 import { MemoryCheck } from './checks/memory.js';
 import { checkGivenUp } from './checks/nothing-left.js';
-import { checkDeadlines, checkNoneLost, checkTypedErrors } from './checks/outcomes.js';
+import { checkDeadlines, checkNoneLost, checkTypedErrors, DEPLOY_ERRORS } from './checks/outcomes.js';
 import type { RequestRecord, Violation } from './checks/request.js';
 import { TrustCheck } from './checks/trust.js';
 import { asKofnError, describeAnswer, describeError } from './describe.js';
@@ -53,8 +53,6 @@ const LIMIT_MS = 1000 * 3_600_000;
 const START_AGAIN_MS = 2_000;
 /** A worker that was released is given what it lost meanwhile. */
 const RELEASED_MS = 5_000;
-/** What a deployment through faults, or an update that finds a worker lost, may end with. */
-const DEPLOY_ERRORS: readonly ErrorCode[] = ['UNAVAILABLE', 'RESOURCE_EXHAUSTED', 'STORAGE', 'DATA_LOSS'];
 
 export async function simulate(seed: number, canary?: Canary): Promise<Outcome> {
   const undo = canary?.apply?.();
@@ -91,7 +89,7 @@ class Simulation {
   #begun = 0;
   /** Gone, from an update that found others away until all is whole again: nobody may hold their blocks. */
   #unplaced: Machine[] = [];
-  /** Away when the version that stands was put: one that is put aside before it comes gets nothing of it. */
+  /** Away when the version that stands was put, or did not take it: one that is put aside before it comes or is asked again has none. */
   #lacking: readonly Machine[] = [];
   #closedMs: number | undefined;
   /** What it is at, for the words about a hang. */
@@ -343,13 +341,15 @@ class Simulation {
       const { away } = this.#master;
       this.#trace.add('master', (await this.#master.update()) ?? 'died while it updated');
       this.#trust.onUpdate();
-      this.#lacking = away;
+      this.#lacking = [...away, ...this.#master.refusing];
       // Where several were away, a spare may hold what is another's, and not what was moved there from one that is gone.
       if (away.length > 1) this.#unplaced = away.filter(({ isGone }) => isGone);
     } catch (error) {
       const isClosed = isKofnError(error, 'CANCELLED') && this.#closedMs !== undefined;
       if (!isKofnError(error) || !(isClosed || DEPLOY_ERRORS.includes(error.code))) throw error;
       this.#trace.add('master', `the update failed: ${error.code} ${error.message}`);
+      const isOurs = !isClosed && this.#scenario.kind === 'within';
+      if (isOurs) this.#violations.push(`an update failed within r: ${error.code}: ${error.message}`);
     }
   }
 

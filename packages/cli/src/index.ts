@@ -32,6 +32,7 @@ export type {
   OnLoss,
   OnnxLayer,
   Plan,
+  Refusal,
   Replanned,
   ReplanOptions,
   RunOptions,

@@ -7,6 +7,7 @@ import type {
   HedgeAfter,
   LayerPlan,
   Plan,
+  Refusal,
   RunReport,
   SegmentChoice,
   SegmentPlan,
@@ -15,7 +16,7 @@ import type {
 import { allowedOf } from './compare.js';
 import type { KillOutcome } from './kill-plan.js';
 import type { Reference } from './reference.js';
-import { formatBytes, formatError, formatMs, table, verdict } from './render.js';
+import { formatBytes, formatError, formatMs, plural, table, verdict } from './render.js';
 import { roundMs } from './stats.js';
 import { jsonNumber, type Tally } from './tally.js';
 
@@ -71,6 +72,8 @@ export interface RunSummary {
     readonly layers: readonly LayerPlan[];
     readonly segments: readonly SegmentPlan[];
     readonly notes: readonly string[];
+    /** Workers that did not take what the plan gives them. */
+    readonly refusals: readonly Refusal[];
   };
   readonly kills: readonly KillOutcome[];
   readonly workers: readonly { readonly address: string; readonly state: string; readonly engine: string }[];
@@ -132,7 +135,7 @@ export function runSummary(parts: {
 /** `report` is that of the last answered request. */
 export function runTables(summary: RunSummary, report: RunReport | undefined): string {
   const { requests, lost, wrong, recovered, computedHere, resent, p50Ms, p99Ms, kills, shardBytesSent } = summary;
-  const { hedged, segments, segmentsAnswered, audits } = summary;
+  const { hedged, segments, segmentsAnswered, audits, plan } = summary;
   const rows = [
     ['requests', String(requests)],
     ['lost', verdict(String(lost), lost === 0)],
@@ -154,6 +157,10 @@ export function runTables(summary: RunSummary, report: RunReport | undefined): s
           ],
         ]),
     ['shards sent', formatBytes(shardBytesSent)],
+    ...plan.refusals.map(({ worker, layers, code }) => [
+      `not taken by worker ${worker}`,
+      verdict(`shards of ${plural(layers.length, 'layer')} (${code})`, false),
+    ]),
     ['p50 / p99', `${formatMs(p50Ms)} / ${formatMs(p99Ms)} ms`],
     ...kills.map(({ worker, request, hit, ms }) => [
       `worker ${worker} killed at request ${request}`,

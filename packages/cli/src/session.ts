@@ -5,6 +5,7 @@ import type { EngineName } from '@kofn/engine';
 import {
   codedModel,
   connect,
+  refusalWords,
   type Cluster,
   type CodedModel,
   type DeployProgress,
@@ -132,7 +133,9 @@ export class Workers implements AsyncDisposable {
   /** `codedModel` with a bar for the shards on their way. */
   async deploy(modelPath: string, options: Omit<ModelOptions, 'onProgress'>): Promise<CodedModel> {
     using bar = openDeployBar(sentBytes => (this.#sentBytes = sentBytes));
-    return await codedModel(modelPath, { ...options, cluster: this.cluster, onProgress: bar.onProgress });
+    const coded = await codedModel(modelPath, { ...options, cluster: this.cluster, onProgress: bar.onProgress });
+    for (const refusal of coded.plan.refusals) note(`${refusalWords(refusal)}; going on without it`);
+    return coded;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

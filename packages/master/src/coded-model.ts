@@ -237,7 +237,9 @@ export class CodedModel implements AsyncDisposable {
     }
     let needs: readonly WorkerNeed[] = [];
     const beforePut = async (design: Design) => void (needs = await roomFor(design, about, isStanding));
-    await this.#swap(source, { ...about, beforePut });
+    // A plan for resilience that comes out with less of it than there is now is none.
+    const leastMargin = Math.max(0, old.health.margin ?? 0);
+    await this.#swap(source, { ...about, beforePut, leastMargin });
     const { onProgress: _onProgress, signal: _signal, ...lasting } = changes;
     this.#options = { ...this.#options, ...lasting };
     this.#workers = workers;
@@ -280,6 +282,7 @@ export class CodedModel implements AsyncDisposable {
     await old.retire();
     this.#retiring = undefined;
     await old.giveUp();
+    next.roomMade();
   }
 
   async #release(): Promise<void> {

@@ -16,7 +16,15 @@ import type { Cluster } from './cluster.js';
 import type { Connection } from './connection.js';
 import { designOf, type Design, type DeployOptions, type DeploySource } from './design.js';
 import { Healer } from './heal.js';
-import { healthOf, holdingsOf, requireDecodable, workersOf, type Holding, type ModelHealth } from './holding.js';
+import {
+  healthOf,
+  holdingsOf,
+  requireDecodable,
+  workersOf,
+  type Holding,
+  type ModelHealth,
+  type PutOutcome,
+} from './holding.js';
 import type { KnownHomes } from './homes.js';
 import { checkInputs } from './inputs.js';
 import { openLocally } from './local-session.js';
@@ -25,6 +33,7 @@ import { codedGroup, placeLayers, placeSegment, type PlaceOptions } from './plac
 import type { Planning } from './planner.js';
 import type { PreparedModel } from './prepare.js';
 import { LocalBlocks, Resends } from './recover.js';
+import { refusalsOf, refusalWords } from './refusals.js';
 import { ReplicatedSegment, type ExpectedOutput } from './replicated-segment.js';
 import type { LayerReport } from './report.js';
 import { runSteps, type DeployedStep, type StepsResult } from './run.js';
@@ -105,6 +114,11 @@ export class Deployment {
   /** The numbers of the workers that its blocks and segments stand on now, in the order of the blocks. */
   get standsOn(): readonly number[] {
     return [...new Set(this.#holdings.flatMap(holding => [...workersOf(holding)]))];
+  }
+
+  /** The version before this one has left the workers. */
+  roomMade(): void {
+    this.#healer.tryAgain();
   }
 
   /** A worker is new in the cluster. */
@@ -218,8 +232,8 @@ export class Deployment {
 /**
  * Plans, opens the segments and puts the shards. Throws what is wrong with the options (INVALID_ARGUMENT), the file
  * (NOT_FOUND, INVALID_MODEL, DATA_LOSS), a layer name (NOT_FOUND, UNSUPPORTED), or a worker (UNAVAILABLE,
- * RESOURCE_EXHAUSTED, STORAGE). Workers that are away when it begins are no reason to fail while the others, or `onLoss`, can
- * answer: their part is put when they come, or healed.
+ * RESOURCE_EXHAUSTED, STORAGE, DATA_LOSS). Workers that are away when it begins are no reason to fail while the others, or `onLoss`, can
+ * answer, nor are those that do not take their part while the others can: it is put when they come, or healed.
  */
 export async function deploy(
   source: DeploySource,
@@ -227,6 +241,8 @@ export async function deploy(
   options: DeployOptions & {
     /** Sees the design before anything of it is put; what it throws ends the deployment. */
     readonly beforePut?: (design: Design) => Promise<void>;
+    /** The margin that is left where a worker does not take its part, or the deployment fails. Default 0. */
+    readonly leastMargin?: number;
   },
 ): Promise<Deployment> {
   const { cluster } = options;
@@ -236,19 +252,31 @@ export async function deploy(
   const steps: DeployedStep[] = [];
   try {
     await options.beforePut?.(design);
-    await openSteps(design, { ...options, owner, verifier }, steps);
-    if (options.onLoss === 'fail') requireDecodable(holdingsOf(steps), design.context);
-    for (const text of planning.plan.notes) cluster.tell({ kind: 'noted', message: `${owner.model}: ${text}` });
-    return new Deployment(owner, {
+    const { connections, away } = design.context;
+    const { leastMargin = 0, onLoss } = options;
+    const outcome: PutOutcome = { connections, away, needsAway: onLoss === 'fail', leastMargin };
+    for await (const step of openSteps(design, { ...options, owner, verifier })) {
+      steps.push(step);
+      for (const holding of holdingsOf([step])) requireDecodable(holding, outcome);
+    }
+    const refusals = refusalsOf(holdingsOf(steps), connections);
+    const plan = { ...planning.plan, refusals };
+    const deployment = new Deployment(owner, {
       cluster,
       holders,
       prepared,
-      plan: planning.plan,
+      plan,
       types: planning.types,
       steps,
       verifier,
-      away: design.context.away,
+      away,
     });
+    for (const text of plan.notes) cluster.tell({ kind: 'noted', message: `${owner.model}: ${text}` });
+    for (const refusal of refusals) {
+      const message = `${refusalWords(refusal)}; model "${owner.model}" goes on without it, and it is tried again`;
+      cluster.tell({ kind: 'failed', worker: refusal.worker, message });
+    }
+    return deployment;
   } catch (error) {
     await disposeSteps(steps);
     await prepared.close();
@@ -256,12 +284,11 @@ export async function deploy(
   }
 }
 
-/** Opens the segments and puts the shards, appending each step to `steps` once it stands. */
-async function openSteps(
+/** Opens the segments and puts the shards; gives each step once it stands. */
+async function* openSteps(
   { prepared: { model }, planning, holders, code, hedge, context }: Design,
   { cluster, owner, verifier, onProgress, signal }: DeployOptions & { owner: Owner; verifier: Verifier },
-  steps: DeployedStep[],
-): Promise<void> {
+): AsyncGenerator<DeployedStep> {
   const { engine, engineThreads, clock } = cluster;
   const { plan, coded, cut, types } = planning;
   const segments = new Map(plan.segments.map(segment => [segment.name, segment]));
@@ -284,30 +311,31 @@ async function openSteps(
       const openHere = () => openLocally(engine, step.image(), engineThreads);
       const { decision, workers } = segments.get(step.name)!;
       if (decision === 'local') {
-        steps.push({ kind: 'segment', inputs, outputs, session: await openHere() });
+        yield { kind: 'segment', inputs, outputs, session: await openHere() };
         continue;
       }
       const places = workers.map(worker => holders[worker]!);
-      const { shard, at } = await placeSegment(step, { ...context, places }, placing(step.name));
-      const resends = new Resends(clock, owner, () => Promise.resolve({ name: shard, ...modelFiles(step.image()) }));
+      const { shard, at, refused } = await placeSegment(step, { ...context, places }, placing(step.name));
+      const files = () => Promise.resolve({ name: shard, ...modelFiles(step.image()) });
+      const resends = new Resends(clock, owner, refused, files);
       const expected = expectedOf(model, outputs, types);
       const about = { name: step.name, shard, workers: at, resends, outputs: expected, openHere };
-      steps.push({ kind: 'replicated', inputs, outputs, segment: new ReplicatedSegment(about) });
+      yield { kind: 'replicated', inputs, outputs, segment: new ReplicatedSegment(about) };
       continue;
     }
     const { members, codables, encode } = codedGroup(step, planning, code);
     const options = placing(members.map(({ node }) => node).join(', '));
     const localMsPerMac = measuredMsPerMac(plan, members);
-    const placed = await placeLayers(encode(), code, context, { ...options, hedge, localMsPerMac });
+    const { refused, ...placed } = await placeLayers(encode(), code, context, { ...options, hedge, localMsPerMac });
     layerNumber += members.length;
     const maker = new ShardMaker(clock, codables, placed.layers);
     const local = new LocalBlocks(engine, engineThreads, block => maker.files(block));
-    const resends = new Resends(clock, owner, async (block, signal) => {
+    const resends = new Resends(clock, owner, refused, async (block, signal) => {
       return { name: placed.shards[block]!.name, ...(await maker.stream(block, signal)) };
     });
     const outputs = members.map(({ output }) => output);
     const checks = verifier.of(encode);
-    steps.push({ kind: 'coded', input: step.input, outputs, group: { ...placed, ...checks, local, resends } });
+    yield { kind: 'coded', input: step.input, outputs, group: { ...placed, ...checks, local, resends } };
   }
 }
 

@@ -175,14 +175,15 @@ class GroupCall {
   #callWorker(block: number, worker: number, signal: Signal, { lacks = false } = {}): Promise<void> {
     const connection = this.#context.connections[worker]!;
     const asked: AskedCall = { block, worker };
+    const { shards, resends } = this.#group;
     this.#open.add(asked);
     return callWorker(this.#context, connection, {
-      shard: this.#group.shards[block]!.name,
+      shard: shards[block]!.name,
       layer: this.#group.layers[0]!.name,
       bytes: this.#outputs.bytes,
       block: { macs: this.#outputs.macs, pace: this.#group.pace },
       signal,
-      putting: lacks ? this.#group.resends.give(connection, block) : undefined,
+      putting: lacks ? resends.give(connection, block) : resends.missing(connection, block, shards[block]!.name),
       inputs: () => (this.#encoded ??= this.#encode()),
       onWritten: bytes => {
         this.#bytesSent += bytes;

@@ -1,6 +1,6 @@
 /**
- * Keeps what a model has on workers whole while it serves: what a lost worker held is put to another, what a worker lacks that came
- * back is put again, and what it holds in vain is released. One for each deployment, which makes it last and disposes it first;
+ * Keeps what a model has on workers whole while it serves: what a lost worker held, or one does not take, is put to another, what a worker
+ * lacks that came back is put again, and what it holds in vain is released. One for each deployment, which makes it last and disposes it first;
  * holding.ts is what it looks at, recover.ts (Resends) makes a shard anew and puts it.
  *
  * Invariants
@@ -66,6 +66,7 @@ export class Healer implements AsyncDisposable {
     this.#life = openScope(cluster.clock);
     for (const [connection, names] of about.left) this.#leave(connection, names);
     for (const holding of this.#holdings) for (const worker of workersOf(holding)) this.#watch(this.#at(worker));
+    for (const { worker, index } of this.#refused()) this.#retryLater(`${worker} ${index}`);
     this.#wake();
   }
 
@@ -83,6 +84,12 @@ export class Healer implements AsyncDisposable {
   welcome(connection: Connection): void {
     if (this.#life.signal.aborted) return;
     this.#watch(connection);
+    this.#wake();
+  }
+
+  /** What was not taken is tried again now: there may be room for it. */
+  tryAgain(): void {
+    this.#retries.clear();
     this.#wake();
   }
 
@@ -168,12 +175,17 @@ export class Healer implements AsyncDisposable {
         if (lostMs !== undefined) {
           consider(key, lostMs + healAfterMs, () => this.#move(key, holding, connection, margin()));
         } else if (connection.state.kind === 'ready') {
-          const block = blocksAt(holding, worker).find(each => !connection.shards.has(holding.blocks[each]!.name));
+          const block = blocksAt(holding, worker).find(each => lacks(holding, connection, each));
           if (block === undefined) continue;
-          consider(key, 0, () => ({
-            margin: margin(),
-            work: () => this.#restore(key, { holding, connection, block }),
-          }));
+          // What it has not taken another may; without one it is asked again later.
+          const to = this.#retries.has(key) ? this.target(holding) : undefined;
+          if (to === undefined) {
+            const work = () => this.#restore(key, { holding, connection, block });
+            consider(key, 0, () => ({ margin: margin(), work }));
+          } else {
+            const work = () => this.#moveTo(to, { holding, from: connection, key });
+            consider('', 0, () => ({ margin: margin(), work }));
+          }
         }
       }
     }
@@ -288,6 +300,15 @@ export class Healer implements AsyncDisposable {
     }
   }
 
+  /** The workers that did not take something of a holding, with its index. */
+  #refused(): { worker: number; index: number }[] {
+    return this.#holdings.flatMap((holding, index) =>
+      [...workersOf(holding)]
+        .filter(worker => blocksAt(holding, worker).some(block => holding.resends.refusals.of(worker, block)))
+        .map(worker => ({ worker, index })),
+    );
+  }
+
   #isNeeded(worker: number, name: string): boolean {
     return this.#holdings.some(({ blocks }) =>
       blocks.some(block => block.name === name && block.workers.includes(worker)),
@@ -314,6 +335,11 @@ export class Healer implements AsyncDisposable {
     for (const name of names) left?.delete(name);
     if (left?.size === 0) this.#left.delete(connection);
   }
+}
+
+/** Whether a worker does not have a block that stands there. */
+function lacks({ blocks, resends }: Holding, { index, shards }: Connection, block: number): boolean {
+  return !shards.has(blocks[block]!.name) || resends.refusals.of(index, block) !== undefined;
 }
 
 function layerOf({ layers }: Holding): string {

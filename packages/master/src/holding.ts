@@ -9,6 +9,7 @@ import type { Connection } from './connection.js';
 import type { DeployedGroup } from './deployed-group.js';
 import { isUsable } from './homes.js';
 import type { Resends } from './recover.js';
+import { refusalsOf, refusalWords, type Refusal } from './refusals.js';
 import type { ReplicatedSegment } from './replicated-segment.js';
 import type { DeployedStep } from './run.js';
 
@@ -46,6 +47,8 @@ export interface LayerHealth {
   readonly workers: readonly (readonly number[])[];
   /** The names of their shards, by block. */
   readonly shards: readonly string[];
+  /** Workers that did not take what is theirs, the last time that it was put to them: it is missing there, and tried again. */
+  readonly refusals: readonly Refusal[];
 }
 
 export interface ModelHealth {
@@ -53,6 +56,8 @@ export interface ModelHealth {
   readonly layers: readonly LayerHealth[];
   /** The smallest margin of a layer; null when nothing is coded. */
   readonly margin: number | null;
+  /** As those of its layers and replicated segments, one a worker. */
+  readonly refusals: readonly Refusal[];
 }
 
 export function holdingsOf(steps: readonly DeployedStep[]): Holding[] {
@@ -80,24 +85,45 @@ export function isThere(connections: readonly Connection[]): (worker: number, na
   };
 }
 
-/** Throws UNAVAILABLE for layers that those who are there cannot answer for: `away` were not when they were put. */
-export function requireDecodable(
-  holdings: readonly Holding[],
-  { connections, away }: { connections: readonly Connection[]; away: ReadonlySet<Connection> },
-): void {
-  if (away.size === 0) return;
+/** Whether a worker has a block of `holding`: its shard, for as long as the model stands. */
+function standing({ resends }: Pick<Holding, 'resends'>, has: (worker: number, name: string) => boolean) {
+  return ({ name, workers }: HeldBlock, block: number) =>
+    workers.some(worker => has(worker, name) && resends.refusals.of(worker, block) === undefined);
+}
+
+/** Who was not there when a model was put, and what is to be made of it. */
+export interface PutOutcome {
+  readonly connections: readonly Connection[];
+  readonly away: ReadonlySet<Connection>;
+  /** Whether those that were away must not be missed. */
+  readonly needsAway: boolean;
+  /** The margin that a holding must have of which something was refused. */
+  readonly leastMargin: number;
+}
+
+/** Throws what a worker said that did not take a part that cannot be missed, or UNAVAILABLE for one that was not there. */
+export function requireDecodable(holding: Holding, outcome: PutOutcome): void {
+  const { connections, away, needsAway, leastMargin } = outcome;
   const has = (worker: number, name: string) => {
     const connection = connections[worker]!;
     return isUsable(connection) && connection.shards.has(name);
   };
-  const short = holdings.find(holding => !holding.isSegment && holding.margin(has) < 0);
-  if (short === undefined) return;
-  const missing = [...workersOf(short)].map(worker => connections[worker]!).filter(each => away.has(each));
+  const refusals = refusalsOf([holding], connections);
+  const isAwayMissed = needsAway && away.size > 0 && !holding.isSegment;
+  const least = refusals.length > 0 ? leastMargin : isAwayMissed ? 0 : -Infinity;
+  if (holding.margin(has) >= least) return;
+  const missing = [...workersOf(holding)].map(worker => connections[worker]!).filter(each => away.has(each));
+  const why = [...refusals.map(refusalWords), ...missing.map(({ whyAway }) => whyAway)].join('; ');
+  const what = holding.isSegment ? holding.layers[0]! : `layer ${holding.layers.join(', ')}`;
+  const more = least > 0 ? ` and keeps a margin of ${least}` : '';
+  const others = 'plan for the others (workers), or give more parity';
+  const advice =
+    refusals.length > 0
+      ? `Mend that, ${others}`
+      : `Start them, let the master compute what is missing (onLoss: 'local'), ${others}`;
   throw new KofnError(
-    'UNAVAILABLE',
-    `layer ${short.layers.join(', ')} needs ${short.k} of ${short.n} blocks, and of its workers ` +
-      `${missing.map(({ whyAway }) => whyAway).join('; ')}. Start them, plan for the others (workers), give more parity, or let the ` +
-      `master compute what is missing (onLoss: 'local')`,
+    refusals[0]?.code ?? 'UNAVAILABLE',
+    `${what} needs ${holding.k} of ${holding.n} blocks${more}: ${why}. ${advice}`,
   );
 }
 
@@ -107,13 +133,15 @@ export function healthOf(holdings: readonly Holding[], connections: readonly Con
     .filter(({ isSegment }) => !isSegment)
     .flatMap(holding => {
       const { k, n, blocks } = holding;
-      const ready = blocks.filter(({ name, workers }) => workers.some(worker => has(worker, name))).length;
+      const ready = blocks.filter(standing(holding, has)).length;
       const margin = holding.margin(has);
       const workers = blocks.map(block => block.workers);
       const shards = blocks.map(({ name }) => name);
-      return holding.layers.map(layer => ({ layer, k, n, ready, margin, workers, shards }));
+      const refusals = refusalsOf([holding], connections);
+      return holding.layers.map(layer => ({ layer, k, n, ready, margin, workers, shards, refusals }));
     });
-  return { layers, margin: layers.length === 0 ? null : Math.min(...layers.map(({ margin }) => margin)) };
+  const margin = layers.length === 0 ? null : Math.min(...layers.map(each => each.margin));
+  return { layers, margin, refusals: refusalsOf(holdings, connections) };
 }
 
 class GroupHolding implements Holding {
@@ -150,7 +178,8 @@ class GroupHolding implements Holding {
 
   margin(has: (worker: number, name: string) => boolean): number {
     const { blocks } = this;
-    const comes = (block: number) => blocks[block]!.workers.some(worker => has(worker, blocks[block]!.name));
+    const isStanding = standing(this, has);
+    const comes = (block: number) => isStanding(blocks[block]!, block);
     const margins = this.#group.code.quorums.map(({ members, count }) => members.filter(comes).length - count);
     return Math.min(...margins);
   }
@@ -180,7 +209,8 @@ class SegmentHolding implements Holding {
   }
 
   margin(has: (worker: number, name: string) => boolean): number {
-    const { shard, workers } = this.#segment;
-    return workers.filter(worker => has(worker, shard)).length - 1;
+    const { shard: name, workers } = this.#segment;
+    const isStanding = standing(this, has);
+    return workers.filter(worker => isStanding({ name, workers: [worker] }, 0)).length - 1;
   }
 }

@@ -43,10 +43,12 @@ export type {
   VerifyChoice,
 } from './options.js';
 export { ASSUMED_SPEEDS, type Costs, type LayerPlan, type Plan, type SegmentPlan, type Speeds } from './plan.js';
+export { refusalWords, type Refusal } from './refusals.js';
 export type { Arrival, Erasure, LayerReport, Rejection, RunReport, SegmentReport, Unanswered } from './report.js';
 export type { Spans } from './spans.js';
 export type { WorkerSpeed } from './speeds.js';
 export type { Fleet, WorkerView } from './fleet.js';
 export { checkInputs, zeroInputs } from './inputs.js';
 // Changed by planted bugs.
+export { Refusals } from './refusals.js';
 export { ReplyCheck } from './verification.js';

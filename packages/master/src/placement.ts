@@ -4,7 +4,7 @@
  * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES. With a hedge each data block goes to the next worker,
  * too; a parity block does not, for only data blocks are asked of a second worker.
  */
-import { atOnce, KofnError, openScope, type Clock, type Scope, type Signal } from '@kofn/core';
+import { atOnce, KofnError, type Clock, type Signal } from '@kofn/core';
 import { DecodePlans } from '@kofn/encoder';
 import { modelFiles, type CodedStep, type SegmentStep } from '@kofn/graph';
 import { shardName, type Owner, type ShardFiles } from '@kofn/wire';
@@ -15,6 +15,8 @@ import { Homes, type PlacingContext } from './homes.js';
 import type { ResolvedCode } from './options.js';
 import { fileOrder } from './plan.js';
 import type { Planning } from './planner.js';
+import { putShard } from './put.js';
+import type { BlockRefusal } from './refusals.js';
 import { encoded, shardFiles, type EncodedLayer } from './shard-maker.js';
 import { BlockPace } from './speeds.js';
 
@@ -38,9 +40,12 @@ export interface PlaceOptions {
   readonly onBytes: (sent: number, total: number) => void;
 }
 
+/** What stands on workers now, and what some of them did not take. */
+type Placed<T> = T & { readonly refused: readonly BlockRefusal[] };
+
 /**
- * Puts the shards of `layers`, with a `hedge` data blocks to a second worker, too, and returns what dispatch needs but for what recovers. Throws what a worker answered (RESOURCE_EXHAUSTED, STORAGE, UNAVAILABLE, …),
- * naming it.
+ * Puts the shards of `layers`, with a `hedge` data blocks to a second worker, too, and returns what dispatch needs but for what recovers.
+ * Whether it is enough that was taken says its caller. Throws when the deployment itself ends.
  */
 export async function placeLayers(
   layers: readonly EncodedLayer[],
@@ -51,9 +56,8 @@ export async function placeLayers(
     localMsPerMac,
     ...options
   }: PlaceOptions & { hedge: HedgeAfter | undefined; localMsPerMac?: number | undefined },
-): Promise<Omit<DeployedGroup, 'local' | 'resends'>> {
-  const what = `its shard of layer ${layers.map(({ layer }) => layer.name).join(', ')}`;
-  using puts = new Puts(options);
+): Promise<Placed<Omit<DeployedGroup, 'local' | 'resends'>>> {
+  const puts = new Puts(options);
   const homes = new Homes(context, n);
   const shards = await inLanes(n, lanesFor(layers), async (block): Promise<PlacedShard> => {
     const files = atOnce(shardFiles(layers, block));
@@ -61,7 +65,7 @@ export async function placeLayers(
     const own = homes.own(block, shard.name);
     const other = hedge === undefined || block >= k ? undefined : homes.other(block, shard.name);
     for (const home of other === undefined ? [own] : [own, other]) {
-      if (homes.canTake(home)) await puts.put(home, shard, what);
+      if (homes.canTake(home)) await puts.put(home, shard, block);
     }
     return { name: shard.name, worker: own.index, other: other?.index };
   });
@@ -73,65 +77,57 @@ export async function placeLayers(
     code,
     plans: new DecodePlans(code),
     shards,
+    refused: puts.refused,
     hedge: hedge === undefined ? undefined : new Hedge(hedge),
     pace: new BlockPace(localMsPerMac),
   };
 }
 
-/** Puts a segment to two workers; returns its shard's name and who they are. Throws as `Puts.put`. */
+/** Puts a segment to two workers; returns its shard's name and who they are. Throws as `placeLayers`. */
 export async function placeSegment(
   step: SegmentStep,
   context: PlacingContext,
   options: PlaceOptions,
-): Promise<{ shard: string; at: number[] }> {
+): Promise<Placed<{ shard: string; at: number[] }>> {
   const files = modelFiles(step.image());
   const name = shardName(files.model, files.weights);
-  using puts = new Puts(options);
+  const puts = new Puts(options);
   const homes = new Homes(context, context.places.length);
   const workers = context.places.map((_, copy) => homes.own(copy, name));
-  const put = workers.filter(homes.canTake).map(worker => puts.put(worker, { name, ...files }, step.name));
-  const failed = (await Promise.allSettled(put)).find(({ status }) => status === 'rejected');
-  if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
-  return { shard: name, at: workers.map(({ index }) => index) };
+  const put = workers.filter(homes.canTake).map(worker => puts.put(worker, { name, ...files }, 0));
+  const ended = (await Promise.allSettled(put)).find(({ status }) => status === 'rejected');
+  if (ended !== undefined) throw (ended as PromiseRejectedResult).reason;
+  return { shard: name, at: workers.map(({ index }) => index), refused: puts.refused };
 }
 
-/** Shards on their way to workers; the first that is refused ends the others, which would be in vain. */
-export class Puts implements Disposable {
+/** Shards on their way to workers. */
+class Puts {
+  readonly refused: BlockRefusal[] = [];
   readonly #options: PlaceOptions;
-  readonly #scope: Scope;
   /** Of each put that is or was under way. */
   readonly #sent: number[] = [];
   #totalBytes = 0;
 
   constructor(options: PlaceOptions) {
     this.#options = options;
-    this.#scope = openScope(options.clock, { parent: options.signal });
   }
 
-  /** Puts `shard` and claims it, or claims it alone where it is held. `what` it is stands in the error. */
-  async put(connection: Connection, shard: ShardFiles, what: string): Promise<void> {
+  /** Puts `shard` of `block` and claims it, or claims it alone where it is held; a worker that does not take it is `refused`. */
+  async put(connection: Connection, shard: ShardFiles, block: number): Promise<void> {
     try {
       await this.#put(connection, shard);
     } catch (cause) {
       const error = KofnError.from(cause);
-      const who = `worker ${connection.index} (${connection.address}) did not take ${what}`;
-      const named = new KofnError(error.code, `${who}: ${error.message}`, { cause: error });
-      this.#scope.abort(named);
-      throw named;
+      if (error.code === 'CANCELLED' || this.#options.signal?.aborted === true) throw error;
+      this.refused.push({ worker: connection.index, block, error });
     }
   }
 
-  [Symbol.dispose](): void {
-    this.#scope[Symbol.dispose]();
-  }
-
   async #put(connection: Connection, shard: ShardFiles): Promise<void> {
-    const { owner, onBytes } = this.#options;
-    const { signal } = this.#scope;
-    const { shards } = connection;
+    const { clock, owner, signal, onBytes } = this.#options;
     const { name, model, weights, block } = shard;
     const claim = () => connection.ask(client => client.claim([name], owner, { signal, block }), { signal });
-    const isHeld = shards.has(name) && (await claim()).length === 0;
+    const isHeld = connection.shards.has(name) && (await claim()).length === 0;
     if (isHeld) return;
     const bytes = model.byteLength + weights.byteLength;
     const number = this.#sent.push(0) - 1;
@@ -143,8 +139,13 @@ export class Puts implements Disposable {
         this.#totalBytes,
       );
     };
-    await connection.ask(client => client.put(shard, { signal, owner, onProgress }), { signal, bytes });
-    shards.add(name);
+    try {
+      await putShard(connection, shard, { clock, owner, signal, onProgress });
+    } catch (error) {
+      this.#sent[number] = 0;
+      this.#totalBytes -= bytes;
+      throw error;
+    }
   }
 }
 

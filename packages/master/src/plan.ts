@@ -1,5 +1,6 @@
 /** What is coded, what stays local, and why: the plan of a model on a cluster, which explains itself in words. */
 import type { CodeName } from '@kofn/encoder';
+import type { Refusal } from './refusals.js';
 
 /** The figures behind the decision of `layers: 'auto'`; see planner.ts for the formula. */
 export interface Costs {
@@ -71,6 +72,8 @@ export interface Plan {
   readonly notes: readonly string[];
   /** Where the figures of `costs` come from. */
   readonly speeds: Speeds;
+  /** Workers that did not take what it gives them when it was put; `health` says who has not yet. */
+  readonly refusals: readonly Refusal[];
 }
 
 /** Speeds that `costs` are computed from. */

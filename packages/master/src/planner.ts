@@ -99,7 +99,7 @@ export async function planLayers(prepared: PreparedModel, context: PlanContext):
   const runs = cut.steps.filter(step => step.kind === 'segment');
   const segments = planSegments(runs, types, context);
   return {
-    plan: { layers, segments, notes: prepared.notes, speeds },
+    plan: { layers, segments, notes: prepared.notes, speeds, refusals: [] },
     coded: codable.filter(report => decided.has(report.node)),
     cut,
     types,

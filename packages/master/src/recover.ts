@@ -12,6 +12,8 @@ import { imageOfFiles, type ModelFiles } from '@kofn/graph';
 import type { Owner, ShardSource } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import { openLocally } from './local-session.js';
+import { putShard } from './put.js';
+import { Refusals, type BlockRefusal } from './refusals.js';
 import type { Erasure } from './report.js';
 
 export class LocalBlocks implements AsyncDisposable {
@@ -47,6 +49,9 @@ export class LocalBlocks implements AsyncDisposable {
 
 /** Shards on their way to workers that compute them in place of others. */
 export class Resends implements AsyncDisposable {
+  /** What workers did not take, and why. */
+  readonly refusals = new Refusals();
+  readonly #clock: Clock;
   readonly #owner: Owner;
   readonly #shard: (block: number, signal: Signal) => Promise<ShardSource>;
   readonly #life: Scope;
@@ -55,8 +60,15 @@ export class Resends implements AsyncDisposable {
   /** By worker and shard. */
   readonly #puts = new Map<string, Promise<void>>();
 
-  /** `shard(block)` makes block `block`'s shard anew. */
-  constructor(clock: Clock, owner: Owner, shard: (block: number, signal: Signal) => Promise<ShardSource>) {
+  /** `shard(block)` makes block `block`'s shard anew; those that are `refused` were not taken when they were put first. */
+  constructor(
+    clock: Clock,
+    owner: Owner,
+    refused: readonly BlockRefusal[],
+    shard: (block: number, signal: Signal) => Promise<ShardSource>,
+  ) {
+    for (const each of refused) this.refusals.add(each);
+    this.#clock = clock;
     this.#owner = owner;
     this.#shard = shard;
     this.#life = openScope(clock);
@@ -74,6 +86,14 @@ export class Resends implements AsyncDisposable {
     return put;
   }
 
+  /** Rejects with NOT_FOUND where the worker did not take the shard `name` of `block`: it need not be asked. Else undefined. */
+  missing({ index, shards }: Connection, block: number, name: string): Promise<never> | undefined {
+    const refusal = this.refusals.of(index, block);
+    if (refusal === undefined || shards.has(name)) return undefined;
+    const message = `it did not take its shard: ${refusal.message}`;
+    return Promise.reject(new KofnError('NOT_FOUND', message, { cause: refusal }));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#life.abort(new KofnError('CANCELLED', 'the model was closed meanwhile'));
     await Promise.allSettled(this.#puts.values());
@@ -82,11 +102,16 @@ export class Resends implements AsyncDisposable {
 
   async #put(connection: Connection, block: number): Promise<void> {
     const { signal } = this.#life;
+    const { index: worker } = connection;
     const shard = await this.#shard(block, signal);
-    const bytes = shard.model.byteLength + shard.weights.byteLength;
     this.given.add(connection); // before the outcome is known: what it may hold is claimed and given up with the rest
-    await connection.ask(client => client.put(shard, { signal, owner: this.#owner }), { signal, bytes });
-    connection.shards.add(shard.name);
+    try {
+      await putShard(connection, shard, { clock: this.#clock, owner: this.#owner, signal });
+      this.refusals.remove(worker, block);
+    } catch (error) {
+      if (!signal.aborted) this.refusals.add({ worker, block, error: KofnError.from(error) });
+      throw error;
+    }
   }
 }
 

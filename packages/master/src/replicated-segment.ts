@@ -131,11 +131,13 @@ export class ReplicatedSegment implements AsyncDisposable {
 
   async #ask(worker: number, inputs: EncodedInputs, context: RequestContext, signal: Signal): Promise<Answer> {
     let answer!: Answer;
-    await callWorker(context, context.connections[worker]!, {
+    const connection = context.connections[worker]!;
+    await callWorker(context, connection, {
       shard: this.shard,
       layer: this.name,
       bytes: this.#replyBytes + inputs.parts.reduce((sum, part) => sum + part.byteLength, 0),
       signal,
+      putting: this.resends.missing(connection, 0, this.shard),
       inputs: () => inputs,
       onWritten: () => undefined,
       verify: reply => this.#verified(reply),

@@ -46,7 +46,7 @@ export interface WorkerCall<T> {
   /** What its speed is measured by. */
   readonly block?: SeenCall['block'];
   readonly signal: Signal;
-  /** The shard is on its way there. */
+  /** The shard is on its way there, or known to be missing. */
   readonly putting?: Promise<void> | undefined;
   inputs(): EncodedInputs;
   /** The frame has been handed to the operating system; its size. */

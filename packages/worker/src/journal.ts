@@ -1,5 +1,5 @@
 /** The latest of what happened to this worker, for whoever asks (`Inventory`); the same several times at once is one entry. */
-import type { Clock } from '@kofn/core';
+import type { Clock, ErrorCode } from '@kofn/core';
 
 const KEPT = 32;
 /** What is the same as the entry before, so soon after it, is counted there. */
@@ -39,7 +39,12 @@ export class Journal {
 
   /** A shard of `model` arrived whole. */
   took(model: string): void {
-    this.#add(`took ${model}`, count => `took ${plural(count)}${model === '' ? '' : ` of ${model}`}`);
+    this.#add(`took ${model}`, count => `took ${plural(count)}${ofModel(model)}`);
+  }
+
+  /** A shard of `model` was not taken. */
+  refused(model: string, code: ErrorCode): void {
+    this.#add(`refused ${model} ${code}`, count => `did not take ${plural(count)}${ofModel(model)} (${code})`);
   }
 
   /** The bytes of a shard went: given up, its leases over, or damaged. */
@@ -55,6 +60,10 @@ export class Journal {
     const count = isSame ? last.count + 1 : 1;
     this.#entries = [...before.slice(1 - KEPT), { atMs, count, textOf, key }];
   }
+}
+
+function ofModel(model: string): string {
+  return model === '' ? '' : ` of ${model}`;
 }
 
 function plural(count: number): string {

@@ -100,7 +100,15 @@ export function shardStoreHandlers(
           const rest = messages[Symbol.asyncIterator]();
           const first = await rest.next();
           const { shard, owner, block } = headerOf(first.done === true ? undefined : first.value);
-          const { present } = await store.put(shard, dataOf(rest), { owner, block, signal });
+          const putting = store.put(shard, dataOf(rest), { owner, block, signal });
+          const { present } = await putting.catch((error: unknown) => {
+            const { code, message } = KofnError.from(error);
+            if (!signal.aborted) {
+              journal.refused(owner?.model ?? '', code);
+              logger?.warn({ shard: shard.name, model: owner?.model, code }, `did not take a shard: ${message}`);
+            }
+            throw error;
+          });
           if (!present) {
             journal.took(owner?.model ?? '');
             logger?.info({ shard: shard.name, model: owner?.model, bytes: store.bytesOf(shard.name) }, 'took a shard');

@@ -11,6 +11,8 @@ const CLOCK_ERROR_MS = 1e-6;
 /** Much more than k healthy workers need, much less than the usual deadline. */
 export const HEALTHY_MS = 5_000;
 
+/** What a deployment may end with through faults, or when more workers than the code covers did not take it. */
+export const DEPLOY_ERRORS: readonly ErrorCode[] = ['UNAVAILABLE', 'RESOURCE_EXHAUSTED', 'STORAGE', 'DATA_LOSS'];
 const BEYOND: readonly ErrorCode[] = ['DEADLINE_EXCEEDED', 'NOT_ENOUGH_WORKERS'];
 
 export function checkDeadlines(requests: readonly RequestRecord[]): Violation[] {

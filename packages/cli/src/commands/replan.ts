@@ -3,7 +3,15 @@
  * is in the workers' inventories alone, so no master is asked; the next one of the same `id` finds the new plan there and sends nothing.
  */
 import { KofnError } from '@kofn/core';
-import { modelName, planModel, replanStanding, standingOn, type Replanned, type StandingModel } from '@kofn/master';
+import {
+  modelName,
+  planModel,
+  refusalWords,
+  replanStanding,
+  standingOn,
+  type Replanned,
+  type StandingModel,
+} from '@kofn/master';
 import { EXIT_OK } from '../exit.js';
 import { planTotals, planWords } from '../plan-table.js';
 import { note } from '../progress.js';
@@ -87,6 +95,7 @@ function replanObject(modelPath: string, standing: StandingModel, replanned: Rep
     layers: plan.layers,
     segments: plan.segments,
     notes: plan.notes,
+    refusals: plan.refusals,
   };
 }
 
@@ -118,5 +127,8 @@ function replanText(standing: StandingModel, { plan, needs, ...replanned }: Repl
       ? `Nothing was changed (--dry-run): ${before} and still does; ${bytes} would be sent.`
       : `"${replanned.model}" of ${standing.cluster} stands on ${plural(needs.length, 'worker')} as version ${replanned.version}, ` +
         `${bytes} were sent; ${before} and ${args.keepOld === true ? 'stays until its leases end' : 'was given up'}.`;
-  return [table(head, rows), planWords(plan, args.layers)[0], outcome, ''].join('\n');
+  const refused = plan.refusals.map(
+    refusal => `${refusalWords(refusal)}; the plan stands without it until the next program puts it there.`,
+  );
+  return [table(head, rows), planWords(plan, args.layers)[0], ...refused, outcome, ''].join('\n');
 }
