@@ -3,9 +3,10 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { seededRng, type Tensors } from '@kofn/core';
+import { seededRng, systemClock, type Clock, type Tensors } from '@kofn/core';
 import { createEngine } from '@kofn/engine';
-import { startWorker, type RunningWorker } from '@kofn/worker';
+import { listenGrpc } from '@kofn/wire';
+import { FsBlobStore, startWorker, WorkerServer, type BlobStore, type RunningWorker } from '@kofn/worker';
 import { codedLayer, codedModel, connect, type CodeOptions, type ConnectOptions, type DeployProgress } from 'kofn';
 import { Link } from 'kofn/measure';
 import { after, before, describe, it } from 'mocha';
@@ -125,6 +126,17 @@ describe('a worker that does not take its shards', () => {
     await fails(both, 'RESOURCE_EXHAUSTED', /needs 1 of 2 blocks: worker 1 .*; worker 4 /);
   });
 
+  it('is one that has too little memory to open them', async () => {
+    const folderOf = path.join(folder, 'poor');
+    await using poor = await startWorker({ listen: '127.0.0.1:0', dataDir: folderOf, maxMemoryBytes: 2e6 });
+    await using cluster = await connect({ workers: [workers[0]!.address, poor.address, workers[2]!.address] });
+    await using layer = await codedLayer(dense, { cluster });
+    const [refusal] = layer.plan.refusals;
+    assert.deepEqual([refusal!.worker, refusal!.code, layer.health.margin], [1, 'RESOURCE_EXHAUSTED', 0]);
+    assert.match(refusal!.message, /bytes of memory, this worker may use 2000000; raise --max-memory/);
+    await exact(layer);
+  });
+
   it('has its block put to a spare, and is whole again', async () => {
     await using cluster = await connected([0, 1, 2, 3]);
     await using layer = await codedLayer(dense, { cluster, workers: [0, 1, 2], systematicGraceMs: 20_000 });
@@ -195,5 +207,44 @@ describe('a worker that does not take its shards', () => {
     link.mode = { kind: 'forward' };
     await untilEvent(cluster, ({ kind, worker }) => kind === 'restored' && worker === 1);
     assert.deepEqual([layer.health.margin, layer.health.refusals], [1, []]);
+  });
+
+  it('is one whose disk hangs while it answers: no longer waited for than a minute without progress', async () => {
+    const blobs = await FsBlobStore.open(path.join(folder, 'hangs'));
+    const engine = await createEngine('native');
+    const limits = { threads: 1, memoryLimitBytes: 2 ** 30, diskLimitBytes: 2 ** 30, maxQueue: 8, cores: 1 };
+    const hanging: BlobStore = {
+      list: () => blobs.list(),
+      read: (name, file) => blobs.read(name, file),
+      location: name => blobs.location(name),
+      readOwners: name => blobs.readOwners(name),
+      writeOwners: (name, owners) => blobs.writeOwners(name, owners),
+      remove: name => blobs.remove(name),
+      create: () => new Promise<never>(() => undefined),
+    };
+    const about = { workerId: 'hangs', processId: 'hangs', version: '0', ...limits };
+    await using server = await WorkerServer.open({ engine, blobs: hanging, ...about });
+    const listening = await listenGrpc(server.handlers, { host: '127.0.0.1', port: 0 });
+    /** On which a minute without progress is over at once. */
+    const clock: Clock = {
+      now: () => systemClock.now(),
+      setTimer: (work, ms, options) => systemClock.setTimer(work, ms === 60_000 ? 200 : ms, options),
+    };
+    try {
+      await using cluster = await connect({
+        workers: [workers[0]!.address, listening.address, workers[2]!.address],
+        clock,
+      });
+      await using layer = await codedLayer(dense, { cluster });
+      assert.deepEqual(
+        layer.plan.refusals.map(({ worker, message }) => [worker, message]),
+        [[1, 'it took nothing more of it for 60 s; look at its disk']],
+      );
+      assert.equal(layer.health.margin, 0);
+    } finally {
+      await listening.close(0);
+      await engine[Symbol.asyncDispose]();
+      await blobs[Symbol.asyncDispose]();
+    }
   });
 });

@@ -4,10 +4,10 @@
  * Workers side by side, as far as the encoded blocks fit in MAX_ENCODED_BYTES. With a hedge each data block goes to the next worker,
  * too; a parity block does not, for only data blocks are asked of a second worker.
  */
-import { atOnce, KofnError, type Clock, type Signal } from '@kofn/core';
+import { atOnce, KofnError } from '@kofn/core';
 import { DecodePlans } from '@kofn/encoder';
 import { modelFiles, type CodedStep, type SegmentStep } from '@kofn/graph';
-import { shardName, type Owner, type ShardFiles } from '@kofn/wire';
+import { shardName, type ShardFiles } from '@kofn/wire';
 import type { Connection } from './connection.js';
 import type { DeployedGroup, PlacedShard } from './deployed-group.js';
 import { Hedge, type HedgeAfter } from './hedge.js';
@@ -15,7 +15,7 @@ import { Homes, type PlacingContext } from './homes.js';
 import type { ResolvedCode } from './options.js';
 import { fileOrder } from './plan.js';
 import type { Planning } from './planner.js';
-import { putShard } from './put.js';
+import { claimShard, putShard, type PutAbout } from './put.js';
 import type { BlockRefusal } from './refusals.js';
 import { encoded, shardFiles, type EncodedLayer } from './shard-maker.js';
 import { BlockPace } from './speeds.js';
@@ -31,11 +31,7 @@ export function codedGroup(step: CodedStep, { plan, coded }: Planning, code: Res
   return { members, codables, encode: (): EncodedLayer[] => codables.map(each => encoded(each.layer(), code)) };
 }
 
-export interface PlaceOptions {
-  readonly clock: Clock;
-  readonly signal: Signal | undefined;
-  /** Who claims the shards. */
-  readonly owner: Owner;
+export interface PlaceOptions extends PutAbout {
   /** Bytes that have travelled, and that travel in all, as far as is known: what a worker had already is in neither. */
   readonly onBytes: (sent: number, total: number) => void;
 }
@@ -124,11 +120,9 @@ class Puts {
   }
 
   async #put(connection: Connection, shard: ShardFiles): Promise<void> {
-    const { clock, owner, signal, onBytes } = this.#options;
-    const { name, model, weights, block } = shard;
-    const claim = () => connection.ask(client => client.claim([name], owner, { signal, block }), { signal });
-    const isHeld = connection.shards.has(name) && (await claim()).length === 0;
-    if (isHeld) return;
+    const { onBytes } = this.#options;
+    const { name, model, weights } = shard;
+    if (connection.shards.has(name) && (await claimShard(connection, shard, this.#options))) return;
     const bytes = model.byteLength + weights.byteLength;
     const number = this.#sent.push(0) - 1;
     this.#totalBytes += bytes;
@@ -140,7 +134,7 @@ class Puts {
       );
     };
     try {
-      await putShard(connection, shard, { clock, owner, signal, onProgress });
+      await putShard(connection, shard, this.#options, onProgress);
     } catch (error) {
       this.#sent[number] = 0;
       this.#totalBytes -= bytes;

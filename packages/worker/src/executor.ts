@@ -95,6 +95,17 @@ export class Executor implements AsyncDisposable {
     }
   }
 
+  /** Throws RESOURCE_EXHAUSTED for a shard that cannot be opened here, alone as it may be. */
+  requireRoom(name: string, shardBytes: number): void {
+    const bytes = shardBytes + SESSION_BYTES;
+    if (bytes <= this.memoryLimitBytes) return;
+    throw new KofnError(
+      'RESOURCE_EXHAUSTED',
+      `shard ${name.slice(0, 12)}… needs about ${bytes} bytes of memory, this worker may use ` +
+        `${this.memoryLimitBytes}; raise --max-memory or split the layer into more blocks`,
+    );
+  }
+
   /** The slot of `name` with one more user. */
   async #take(name: string, signal: Signal | undefined): Promise<Slot> {
     for (;;) {
@@ -105,14 +116,9 @@ export class Executor implements AsyncDisposable {
         this.#slots.set(name, open);
         return open;
       }
-      const bytes = this.#store.bytesOf(name) + SESSION_BYTES;
-      if (bytes > this.memoryLimitBytes) {
-        throw new KofnError(
-          'RESOURCE_EXHAUSTED',
-          `shard ${name.slice(0, 12)}… needs about ${bytes} bytes of memory, this worker may use ` +
-            `${this.memoryLimitBytes}; raise --max-memory or split the layer into more blocks`,
-        );
-      }
+      const shardBytes = this.#store.bytesOf(name);
+      this.requireRoom(name, shardBytes);
+      const bytes = shardBytes + SESSION_BYTES;
       if (this.#usedBytes + bytes <= this.memoryLimitBytes) return this.#openSlot(name, bytes);
       const unused = [...this.#slots.values()].find(slot => slot.users === 0);
       if (unused !== undefined) await this.#retire(unused);

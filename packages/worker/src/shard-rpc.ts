@@ -100,8 +100,12 @@ export function shardStoreHandlers(
           const rest = messages[Symbol.asyncIterator]();
           const first = await rest.next();
           const { shard, owner, block } = headerOf(first.done === true ? undefined : first.value);
-          const putting = store.put(shard, dataOf(rest), { owner, block, signal });
-          const { present } = await putting.catch((error: unknown) => {
+          const taking = async () => {
+            // What can never be opened here is better kept by another.
+            executor.requireRoom(shard.name, shard.modelBytes + shard.weightsBytes);
+            return store.put(shard, dataOf(rest), { owner, block, signal });
+          };
+          const { present } = await taking().catch((error: unknown) => {
             const { code, message } = KofnError.from(error);
             if (!signal.aborted) {
               journal.refused(owner?.model ?? '', code);

@@ -289,15 +289,15 @@ describe('worker over gRPC', () => {
   });
 
   it('answers over its limits with RESOURCE_EXHAUSTED and lives on', async () => {
-    await using t = await startRunning({ maxMessageBytes: 2 ** 21, maxDiskBytes: 7e6, maxMemoryBytes: 6e6 });
+    await using t = await startRunning({ maxMessageBytes: 2 ** 21, maxDiskBytes: 6e6, maxMemoryBytes: 6e6 });
     await t.client.put(double);
     const large = float32([2 ** 20], new Float32Array(2 ** 20));
     await assert.rejects(t.client.infer({ model: double.name, inputs: { x: large } }), { code: 'RESOURCE_EXHAUSTED' });
-    const other = scaleShard(7, new Uint8Array(4 * 2 ** 20));
+    const other = scaleShard(7, new Uint8Array(3 * 2 ** 20));
     await assert.rejects(t.client.put(other), { code: 'RESOURCE_EXHAUSTED', message: /--max-disk/ });
     await t.client.remove([double.name]);
-    await t.client.put(other);
-    await assert.rejects(t.infer(other.name), { code: 'RESOURCE_EXHAUSTED', message: /--max-memory/ });
+    const unopenable = scaleShard(7, new Uint8Array(4 * 2 ** 20));
+    await assert.rejects(t.client.put(unopenable), { code: 'RESOURCE_EXHAUSTED', message: /--max-memory/ });
     await t.client.put(triple);
     assert.deepEqual(await t.infer(triple.name), [3, 6]);
   });
