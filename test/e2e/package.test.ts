@@ -1,11 +1,11 @@
 /** The packages as npm would publish them: nothing that they need is missing from them. The long form installs them in a fresh folder. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, it } from 'mocha';
 import { itWhenLong } from '../support/form.js';
-import { ended, json, ROOT, Sandbox, type Ended } from './command.js';
+import { ended, json, MODEL, ROOT, Sandbox, type Ended } from './command.js';
 
 const OFFLINE = /ENOTFOUND|EAI_AGAIN|ENETUNREACH|ECONNREFUSED|ETIMEDOUT|ENOTCACHED/;
 
@@ -68,6 +68,25 @@ describe('the packed packages', () => {
     }
     assert.equal(installed.code, 0, installed.stderr);
 
+    // Pictures are read by sharp, an optional dependency of prebuilt binaries.
+    const picture = ['--input', `image=${path.join(ROOT, 'models', 'sample-ankle-boot.png')}`];
+    const classify = () => kofn(sandbox, 'run', MODEL, '--local', '2', '--json', ...picture);
+    const classified = await classify();
+    assert.equal(classified.code, 0, classified.stderr);
+    assert.deepEqual(json<{ lost: number }>(classified).lost, 0);
+    const modules = path.join(sandbox.files, 'node_modules');
+    const binaries = readdirSync(path.join(modules, '@img')).filter(name => name.startsWith('sharp-'));
+    for (const [folders, why] of [
+      [binaries.map(name => `@img/${name}`), /does not load \(Could not load the "sharp" module/],
+      [['sharp'], /is not installed: run npm install sharp where kofn is installed, or give the input as \.npy/],
+    ] as const) {
+      for (const folder of folders) rmSync(path.join(modules, folder), { recursive: true });
+      const refused = await classify();
+      assert.equal(refused.code, 2, refused.stderr);
+      assert.match(refused.stderr, why);
+    }
+
+    // All else, the workers too, does without it.
     const demo = await npm(
       sandbox,
       sandbox.files,
@@ -121,6 +140,11 @@ describe('the packed packages', () => {
     assert.deepEqual(sandbox.processes(), []);
   });
 });
+
+/** The command where the packages are installed. */
+function kofn(sandbox: Sandbox, ...args: string[]): Promise<Ended> {
+  return ended(sandbox.start(args, path.join(sandbox.files, 'node_modules', '.bin', 'kofn')));
+}
 
 function npm(sandbox: Sandbox, cwd: string, ...args: string[]): Promise<Ended> {
   const env = { ...process.env, TMPDIR: sandbox.folder, ONNXRUNTIME_NODE_INSTALL: 'skip', NO_COLOR: '1' };

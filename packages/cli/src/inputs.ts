@@ -14,10 +14,13 @@ import {
 import type { OnnxModel, ValueInfo } from '@kofn/graph';
 import { checkInputs } from '@kofn/master';
 import type { InputFile, Shapes } from './arguments.js';
-import { decodePicture, pictureTensor, type ImageOptions } from './io/image.js';
+import { fileKind } from './io/file-kind.js';
+import { pictureTensor, type ImageOptions } from './io/image.js';
 import { readNpy } from './io/npy.js';
 import { readOnnxTensor } from './io/onnx-tensor.js';
+import { openPicture } from './io/picture.js';
 import { randomTensor } from './io/random-tensor.js';
+import { note } from './progress.js';
 
 export interface InputOptions {
   readonly files: readonly InputFile[];
@@ -149,22 +152,27 @@ export async function openInputs(inputs: readonly ValueInfo[], options: InputOpt
 
 async function readInput(info: ValueInfo, file: string, image: ImageOptions): Promise<Tensor> {
   const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
-    const why = cause.code === 'ENOENT' ? 'does not exist' : `cannot be read (${cause.code})`;
+    const whys: Record<string, string> = { ENOENT: 'does not exist', ERR_FS_FILE_TOO_LARGE: 'is larger than 2 GiB' };
+    const why = whys[cause.code ?? ''] ?? `cannot be read (${cause.code})`;
     throw new KofnError('NOT_FOUND', `--input ${info.name}=${file}: the file ${why}`, { cause });
   });
-  switch (path.extname(file).toLowerCase()) {
-    case '.npy':
-      return readNpy(bytes, file);
-    case '.pb':
-      return readOnnxTensor(bytes, file);
-    case '.png':
-      return pictureTensor(decodePicture(bytes, 'png', file), info, image, file);
-    case '.jpg':
-    case '.jpeg':
-      return pictureTensor(decodePicture(bytes, 'jpeg', file), info, image, file);
-    default:
-      throw new KofnError('INVALID_ARGUMENT', `--input ${info.name}=${file}: give a .npy, .pb, .png or .jpg file`);
+  if (bytes.length === 0) throw new KofnError('DATA_LOSS', `--input ${info.name}=${file}: the file is empty`);
+  const kind = fileKind(bytes);
+  if (kind?.holds === 'array') return readNpy(bytes, file);
+  if (kind?.holds === 'picture') {
+    const { tensor, remarks } = await pictureTensor(await openPicture(bytes, kind, file), info, image, file);
+    if (remarks.length > 0) note(`${file}: ${remarks.join('; ')}`);
+    return tensor;
   }
+  if (kind !== undefined) {
+    throw new KofnError('UNSUPPORTED', `${file} is ${kind.format}, which is no input; ${kind.advice}`);
+  }
+  if (path.extname(file).toLowerCase() === '.pb') return readOnnxTensor(bytes, file); // these begin with no signature
+  throw new KofnError(
+    'INVALID_ARGUMENT',
+    `--input ${info.name}=${file}: by its first bytes the file is neither NumPy's .npy nor a picture; ` +
+      `an ONNX TensorProto has to be named .pb`,
+  );
 }
 
 /** One example for a model of batches: a leading axis of size 1 where the model has exactly one axis more. */

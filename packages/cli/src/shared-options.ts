@@ -101,7 +101,11 @@ export function addCodeOptions(command: Command, layers: 'all' | 'auto'): Comman
 
 export function addInputOptions(command: Command): Command {
   return command
-    .option('--input <name=file>', 'an input: .npy, ONNX TensorProto .pb, .png or .jpg; repeat for more', inputFile)
+    .option(
+      '--input <name=file>',
+      'an input: .npy, ONNX TensorProto .pb, or a picture (PNG, JPEG, WebP, AVIF, TIFF, GIF); repeat for more',
+      inputFile,
+    )
     .option('--random <seed>', 'draw the inputs that no file gives', whole('--random', 0, 2 ** 52))
     .option(
       '--shape <input=sizes>',

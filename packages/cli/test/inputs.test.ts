@@ -5,7 +5,7 @@ import path from 'node:path';
 import { isKofnError, tensor, type DType, type ErrorCode } from '@kofn/core';
 import { after, before, describe, it } from 'mocha';
 import onnxProto from 'onnx-proto';
-import { PNG } from 'pngjs';
+import sharp from 'sharp';
 import type { InputFile, Shapes } from '../src/arguments.js';
 import { openInputs } from '../src/inputs.js';
 import { writeNpy } from '../src/io/npy.js';
@@ -44,9 +44,8 @@ describe('inputs of a model', () => {
     const npy = write('a.npy', writeNpy(tensor('float32', [3], Float32Array.of(1, 2, 3))));
     const proto = onnx.TensorProto.create({ dims: [1, 2], dataType: 7, int64Data: [4, 5] });
     const pb = write('b.pb', onnx.TensorProto.encode(proto).finish());
-    const png = new PNG({ width: 2, height: 1 });
-    png.data.fill(255);
-    const picture = write('c.png', PNG.sync.write(png));
+    const white = sharp({ create: { width: 2, height: 1, channels: 3, background: 'white' } });
+    const picture = write('c.png', await white.png().toBuffer());
     const source = await open(
       [float('a', 'batch', 3), { name: 'b', dtype: 'int64', shape: [1, 2] }, float('c', 1, 1, 1, 2)],
       [
@@ -162,14 +161,66 @@ describe('inputs of a model', () => {
     await rejects(open(expected, [{ name: 'x', file: none }]), 'NOT_FOUND', /none\.npy.*does not exist/);
     await rejects(open(expected, [{ name: 'x', file: folder + '/x.txt' }]), 'NOT_FOUND', /x\.txt/);
     const text = write('x.txt', Buffer.from('1 2 3'));
-    await rejects(open(expected, [{ name: 'x', file: text }]), 'INVALID_ARGUMENT', /\.npy, \.pb, \.png or \.jpg/);
+    await rejects(
+      open(expected, [{ name: 'x', file: text }]),
+      'INVALID_ARGUMENT',
+      /neither NumPy's \.npy nor a picture/,
+    );
+  });
+
+  it('tells a file by its first bytes, not by its name', async () => {
+    const expected = [float('x', 1, 3, 1, 2)];
+    const create = { width: 2, height: 1, channels: 3, background: 'red' } as const;
+    const [png, webp] = [sharp({ create }).png(), sharp({ create }).webp({ lossless: true })];
+    for (const [name, bytes] of [
+      ['png.jpg', await png.toBuffer()],
+      ['png.npy', await png.toBuffer()],
+      ['webp.pb', await webp.toBuffer()],
+      ['npy.jpeg', writeNpy(tensor('float32', [1, 3, 1, 2], Float32Array.of(1, 1, 0, 0, 0, 0)))],
+      ['no-name-at-all', await png.toBuffer()],
+    ] as const) {
+      const { x } = (await open(expected, [{ name: 'x', file: write(name, bytes) }])).forRequest(0);
+      assert.deepEqual([...x!.data], [1, 1, 0, 0, 0, 0], name);
+    }
+  });
+
+  it('refuses by name what is no input, whatever it is called', async () => {
+    const expected = [float('x', 1, 3, 1, 2)];
+    const heic = '\0\0\0\x18ftypheic\0\0\0\0mif1heic';
+    for (const [beginning, message] of [
+      ['<svg xmlns="http://www.w3.org/2000/svg" width="2" height="1"/>', /is SVG, .*render it to a PNG/],
+      ['\xef\xbb\xbf<?xml version="1.0"?><svg/>', /is SVG/],
+      ['<!DOCTYPE html><html>', /is HTML, .*downloaded from a page/],
+      [heic, /is HEIC, .*save it as PNG or JPEG/],
+      ['BM\x46\0\0\0', /is BMP/],
+      ['\0\0\x01\0\x01\0', /is ICO/],
+      ['8BPS\0\x01', /is Photoshop/],
+      ['P6\n2 1\n255\n', /is Netpbm/],
+      ['%PDF-1.7', /is PDF/],
+      ['\xff\x0a\0\0', /is JPEG XL/],
+      ['\0\0\0\x0cjP  \r\n', /is JPEG 2000/],
+      ['PK\x03\x04\x14\0', /is a ZIP archive, as \.npz is, .*numpy\.save/],
+      ['\x80\x04\x95\0', /is a Python pickle/],
+      ['\x89HDF\r\n\x1a\n', /is HDF5/],
+      ['\x1f\x8b\x08\0', /is compressed by gzip, .*unpack it/],
+    ] as const) {
+      const file = write('picture.png', Buffer.from(beginning, 'latin1'));
+      await rejects(open(expected, [{ name: 'x', file }]), 'UNSUPPORTED', message, /picture\.png/);
+    }
+    for (const name of ['x.png', 'x.jpg', 'x.npy', 'x.pb']) {
+      const empty = write(name, new Uint8Array());
+      await rejects(open(expected, [{ name: 'x', file: empty }]), 'DATA_LOSS', /the file is empty/, new RegExp(name));
+      const text = write(name, Buffer.from('1 2 3'));
+      await rejects(open(expected, [{ name: 'x', file: text }]), 'INVALID_ARGUMENT', new RegExp(name));
+    }
+    await rejects(open(expected, [{ name: 'x', file: folder }]), 'NOT_FOUND', /cannot be read \(EISDIR\)/);
   });
 
   it('refuses .pb files that are no tensor, cut off, or without their elements', async () => {
     const expected = [float('x', 3)];
     const file = (name: string, bytes: Uint8Array) => [{ name: 'x', file: write(name, bytes) }];
     await rejects(open(expected, file('a.pb', Buffer.from('hello'))), 'INVALID_ARGUMENT', /a\.pb is not an ONNX/);
-    await rejects(open(expected, file('b.pb', new Uint8Array())), 'INVALID_ARGUMENT', /b\.pb is not an ONNX/);
+    await rejects(open(expected, file('b.pb', Buffer.from([8, 3]))), 'INVALID_ARGUMENT', /b\.pb is not an ONNX/);
     const short = onnx.TensorProto.create({ dims: [3], dataType: 1, floatData: [1, 2] });
     await rejects(open(expected, file('c.pb', onnx.TensorProto.encode(short).finish())), 'DATA_LOSS', /c\.pb.*3.*2/);
     const elsewhere = onnx.TensorProto.create({

@@ -1,8 +1,7 @@
-/** Pictures (.png, .jpg) as model inputs: never resized, so that what the model sees is what the file holds. */
+/** Pictures as model inputs: never resized, so that what the model sees is what the file holds. */
 import { elementCount, formatShape, KofnError, tensor, type DType, type Tensor } from '@kofn/core';
 import type { ValueInfo } from '@kofn/graph';
-import jpeg from 'jpeg-js';
-import { PNG } from 'pngjs';
+import type { PictureFile } from './picture.js';
 
 export const IMAGE_LAYOUTS = ['nchw', 'nhwc'] as const;
 export type ImageLayout = (typeof IMAGE_LAYOUTS)[number];
@@ -18,43 +17,26 @@ export interface ImageOptions {
   readonly std?: readonly number[] | undefined;
 }
 
-/** Rows from the top, 4 bytes a pixel: red, green, blue, alpha. */
-export interface Picture {
-  readonly width: number;
-  readonly height: number;
-  readonly rgba: Uint8Array;
-}
+/** What can hold pixels. */
+const ARRAYS = { float32: Float32Array, float64: Float64Array, uint8: Uint8Array } as const;
 
-const JPEG_MEGAPIXELS = 200;
-const JPEG_MEMORY_MB = 2048;
-
-/** Throws INVALID_ARGUMENT when `bytes` are not a picture of that format. */
-export function decodePicture(bytes: Uint8Array, format: 'png' | 'jpeg', origin: string): Picture {
-  try {
-    const { width, height, data } =
-      format === 'png'
-        ? PNG.sync.read(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))
-        : jpeg.decode(bytes, {
-            useTArray: true,
-            formatAsRGBA: true,
-            maxResolutionInMP: JPEG_MEGAPIXELS,
-            maxMemoryUsageInMB: JPEG_MEMORY_MB,
-          });
-    return { width, height, rgba: data };
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new KofnError('INVALID_ARGUMENT', `${origin} is not a ${format.toUpperCase()} picture: ${why}`, {
-      cause: error,
-    });
-  }
+/** A picture as a tensor, and what it does not tell: see PictureFile. */
+export interface PictureInput {
+  readonly tensor: Tensor;
+  readonly remarks: readonly string[];
 }
 
 /**
- * `picture` as the input `info` of rank 4 (batch 1) or 3: grey (ITU-R BT.601 luma), RGB or RGBA by the model's number of channels;
- * alpha is dropped otherwise. Throws SHAPE_MISMATCH (rank, size or channels; both sizes named), DTYPE_MISMATCH (the input holds no
- * pixels), INVALID_ARGUMENT (mean or std).
+ * `picture` as the input `info` of rank 4 (batch 1) or 3: grey (ITU-R BT.601 luma), RGB or RGBA by the model's number of channels; what
+ * is transparent is laid over white where the model takes no alpha. It is decoded only when it fits. Throws SHAPE_MISMATCH (rank, size or
+ * channels; both sizes named), DTYPE_MISMATCH (the input holds no pixels), INVALID_ARGUMENT (mean or std), DATA_LOSS (damaged).
  */
-export function pictureTensor(picture: Picture, info: ValueInfo, options: ImageOptions, origin: string): Tensor {
+export async function pictureTensor(
+  picture: PictureFile,
+  info: ValueInfo,
+  options: ImageOptions,
+  origin: string,
+): Promise<PictureInput> {
   const { layout } = options;
   const { width, height } = picture;
   const sizes = info.shape.length === 4 ? info.shape.slice(1) : info.shape;
@@ -82,11 +64,16 @@ export function pictureTensor(picture: Picture, info: ValueInfo, options: ImageO
     );
   }
   const toValue = converter(info.dtype, channels, options, `${origin}: input "${info.name}"`);
-  const planar = pixels(picture, channels, layout, toValue);
+  const rgba = await picture.rgba();
+  const isComposed = channels < 4 && layOverWhite(rgba);
   const batch = info.shape.length === 4 ? [1] : [];
   const shape = [...batch, ...(layout === 'nchw' ? [channels, height, width] : [height, width, channels])];
-  if (info.dtype === 'float32') return tensor(info.dtype, shape, Float32Array.from(planar));
-  return tensor(info.dtype, shape, info.dtype === 'float64' ? planar : Uint8Array.from(planar));
+  const values = new ARRAYS[info.dtype as keyof typeof ARRAYS](elementCount(shape));
+  fill(values, rgba, channels, layout, toValue);
+  return {
+    tensor: tensor(info.dtype, shape, values),
+    remarks: [...picture.remarks, ...(isComposed ? ['transparent, laid over white'] : [])],
+  };
 }
 
 /** From a channel's pixel to the model's value. */
@@ -103,7 +90,7 @@ function converter(
       `${what} is uint8 and takes pixels as they are; leave out --scale, --mean, --std`,
     );
   }
-  if (dtype !== 'float32' && dtype !== 'float64') {
+  if (!Object.hasOwn(ARRAYS, dtype)) {
     throw new KofnError('DTYPE_MISMATCH', `${what} is ${dtype}; a picture becomes float32, float64 or uint8`);
   }
   const means = perChannel('--mean', mean ?? [0], channels, what);
@@ -122,14 +109,27 @@ function perChannel(option: string, values: readonly number[], channels: number,
   );
 }
 
-function pixels(
-  { width, height, rgba }: Picture,
+/** Makes every pixel opaque; whether any was not. */
+function layOverWhite(rgba: Uint8Array): boolean {
+  let isTransparent = false;
+  for (let at = 0; at < rgba.length; at += 4) {
+    const alpha = rgba[at + 3]! / 255;
+    if (alpha === 1) continue;
+    isTransparent = true;
+    for (let i = at; i < at + 3; i++) rgba[i] = Math.round(rgba[i]! * alpha + 255 * (1 - alpha));
+    rgba[at + 3] = 255;
+  }
+  return isTransparent;
+}
+
+function fill(
+  values: Float32Array | Float64Array | Uint8Array,
+  rgba: Uint8Array,
   channels: number,
   layout: ImageLayout,
   toValue: (pixel: number, channel: number) => number,
-): Float64Array {
-  const count = width * height;
-  const values = new Float64Array(elementCount([channels, count]));
+): void {
+  const count = rgba.length / 4;
   for (let at = 0; at < count; at++) {
     const [red, green, blue] = [rgba[4 * at]!, rgba[4 * at + 1]!, rgba[4 * at + 2]!];
     for (let channel = 0; channel < channels; channel++) {
@@ -139,5 +139,4 @@ function pixels(
       values[layout === 'nchw' ? channel * count + at : at * channels + channel] = toValue(pixel, channel);
     }
   }
-  return values;
 }
