@@ -98,6 +98,55 @@ describe('.npy files', () => {
     );
   });
 
+  it('reads shapes however Python and others write them', () => {
+    for (const [shape, expected] of [
+      ['(2L, 3L)', [2, 3]], // Python 2
+      ['(6L,)', [6]],
+      ['(2, 3,)', [2, 3]],
+      ['( 2 ,3 )', [2, 3]],
+      ['(6)', [6]],
+      ['(1, 6, 1, 1)', [1, 6, 1, 1]],
+    ] as const) {
+      const bytes = npy(
+        `{'descr': '|u1', 'fortran_order': False, 'shape': ${shape}, }`,
+        Uint8Array.of(1, 2, 3, 4, 5, 6),
+      );
+      assert.deepEqual(readNpy(bytes, 'x.npy'), tensor('uint8', expected, Uint8Array.of(1, 2, 3, 4, 5, 6)), shape);
+    }
+    const other = npy(`{"shape":(2L,), "fortran_order":False, "descr":"=i2"}`, Uint8Array.of(1, 0, 2, 0));
+    assert.deepEqual(readNpy(other, 'x.npy'), tensor('int16', [2], Int16Array.of(1, 2)), 'keys in another order');
+    for (const shape of [
+      '(2, -3)',
+      '(2.0, 3)',
+      '(2, x)',
+      '(2,, 3)',
+      '(,)',
+      '(0x6,)',
+      '(6LL,)',
+      '(99999999999999999999,)',
+    ]) {
+      const bytes = npy(`{'descr': '|u1', 'fortran_order': False, 'shape': ${shape}, }`, new Uint8Array(6));
+      throwsCode(() => readNpy(bytes, 'a.npy'), 'INVALID_ARGUMENT', /a\.npy: the \.npy header has the shape/);
+    }
+  });
+
+  it('reads arrays with no elements, big-endian float16, and the Fortran order of Python 2', () => {
+    const empty = npy("{'descr': '<f4', 'fortran_order': True, 'shape': (0L, 3L), }", new Uint8Array());
+    assert.deepEqual(readNpy(empty, 'x.npy'), tensor('float32', [0, 3], new Float32Array()));
+    const half = npy("{'descr': '>f2', 'fortran_order': False, 'shape': (2,), }", Uint8Array.of(0x3c, 0, 0xc0, 0));
+    assert.deepEqual(readNpy(half, 'x.npy'), tensor('float16', [2], Uint16Array.of(0x3c00, 0xc000)));
+    const turned = npy(
+      "{'descr': '>u2', 'fortran_order': True, 'shape': (2L, 2L), }",
+      Uint8Array.of(0, 1, 0, 3, 0, 2, 0, 4),
+    );
+    assert.deepEqual(readNpy(turned, 'x.npy'), tensor('uint16', [2, 2], Uint16Array.of(1, 2, 3, 4)));
+  });
+
+  it('reads a bool of any byte as NumPy does: 0 is false, all else true', () => {
+    const bytes = npy("{'descr': '|b1', 'fortran_order': False, 'shape': (4,), }", Uint8Array.of(0, 1, 2, 255));
+    assert.deepEqual(readNpy(bytes, 'x.npy'), tensor('bool', [4], Uint8Array.of(0, 1, 1, 1)));
+  });
+
   it('does not depend on where the bytes lie in their buffer', () => {
     const bytes = writeNpy(tensor('float64', [2], Float64Array.of(1, 2)));
     const shifted = Buffer.concat([Buffer.alloc(3), bytes]).subarray(3);
@@ -109,10 +158,32 @@ describe('.npy files', () => {
     throwsCode(() => readNpy(Buffer.from('PNG and so on'), 'a.npy'), 'INVALID_ARGUMENT', /a\.npy is not a NumPy/);
     throwsCode(() => readNpy(whole.subarray(0, 40), 'a.npy'), 'DATA_LOSS', /a\.npy is cut off inside its header/);
     throwsCode(() => readNpy(whole.subarray(0, -1), 'a.npy'), 'DATA_LOSS', /takes 16 bytes, the file has 15/);
+    throwsCode(() => readNpy(Buffer.concat([whole, whole]), 'a.npy'), 'DATA_LOSS', /takes 16 bytes, the file has 160/);
     const complex = npy("{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", new Uint8Array(8));
     throwsCode(() => readNpy(complex, 'a.npy'), 'UNSUPPORTED', /a\.npy holds <c8.*astype/);
     const record = npy("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': (1,), }", new Uint8Array(4));
     throwsCode(() => readNpy(record, 'a.npy'), 'UNSUPPORTED', /holds a record/);
+    for (const [descriptor, message] of [
+      ['|O', /holds Python objects/], // pickled: reading it would run what it says
+      ['<U5', /holds <U5/],
+      ['|S8', /holds \|S8/],
+      ['<M8[ns]', /holds <M8\[ns\]/],
+      ['<f16', /holds <f16/],
+      ['|V2', /holds \|V2/], // bfloat16 of ml_dtypes
+      ['|constructor', /holds \|constructor/],
+    ] as const) {
+      const bytes = npy(`{'descr': '${descriptor}', 'fortran_order': False, 'shape': (1,), }`, new Uint8Array(16));
+      throwsCode(() => readNpy(bytes, 'a.npy'), 'UNSUPPORTED', message);
+    }
+    const long = npy(
+      `{'descr': '|u1', 'fortran_order': False, 'shape': (0,), }${' '.repeat(65_400)}`,
+      new Uint8Array(),
+    );
+    assert.deepEqual(readNpy(long, 'x.npy').shape, [0]);
+    const longer = Buffer.concat([long.subarray(0, 8), Buffer.alloc(4), long.subarray(10), Buffer.alloc(65_537)]);
+    longer[6] = 2;
+    longer.writeUInt32LE(65_537, 8);
+    throwsCode(() => readNpy(longer, 'a.npy'), 'UNSUPPORTED', /a header of 65537 bytes/);
     throwsCode(() => readNpy(npy('{}', new Uint8Array()), 'a.npy'), 'INVALID_ARGUMENT', /no shape or order/);
     throwsCode(() => readNpy(npy('{}', new Uint8Array(), 4), 'a.npy'), 'UNSUPPORTED', /format 4/);
   });

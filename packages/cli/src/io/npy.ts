@@ -8,24 +8,27 @@ import type { NumericDType, Tensor, TypedArray } from '@kofn/core';
 const MAGIC = Buffer.from('\x93NUMPY', 'latin1');
 
 /** NumPy's name of each element type, without the byte order. bfloat16 has none. */
-const DESCRIPTORS: Readonly<Record<string, NumericDType>> = {
-  f4: 'float32',
-  f8: 'float64',
-  f2: 'float16',
-  i1: 'int8',
-  u1: 'uint8',
-  i2: 'int16',
-  u2: 'uint16',
-  i4: 'int32',
-  u4: 'uint32',
-  i8: 'int64',
-  u8: 'uint64',
-  b1: 'bool',
-};
+const DESCRIPTORS: ReadonlyMap<string, NumericDType> = new Map([
+  ['f4', 'float32'],
+  ['f8', 'float64'],
+  ['f2', 'float16'],
+  ['i1', 'int8'],
+  ['u1', 'uint8'],
+  ['i2', 'int16'],
+  ['u2', 'uint16'],
+  ['i4', 'int32'],
+  ['u4', 'uint32'],
+  ['i8', 'int64'],
+  ['u8', 'uint64'],
+  ['b1', 'bool'],
+]);
+/** NumPy's own limit is 10,000: a longer header describes a record of very many fields, and no tensor. */
+const MAX_HEADER_BYTES = 65_536;
 
 /**
- * The array in `bytes`; `origin` (the file's name) goes into messages. Either byte order; Fortran order is rearranged to
- * row-major. Throws INVALID_ARGUMENT (not .npy), UNSUPPORTED (an element type that tensors do not have), DATA_LOSS (cut off).
+ * The array in `bytes`; `origin` (the file's name) goes into messages. Either byte order; Fortran order is rearranged to row-major; shapes
+ * as Python 2 wrote them too. Throws INVALID_ARGUMENT (not .npy), UNSUPPORTED (an element type that tensors do not have), DATA_LOSS (fewer
+ * bytes than the shape says, or more).
  */
 export function readNpy(bytes: Uint8Array, origin: string): Tensor {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -38,6 +41,12 @@ export function readNpy(bytes: Uint8Array, origin: string): Tensor {
   const headerLength = file.length < headerAt ? Infinity : major === 1 ? file.readUInt16LE(8) : file.readUInt32LE(8);
   const dataAt = headerAt + headerLength;
   if (dataAt > file.length) throw new KofnError('DATA_LOSS', `${origin} is cut off inside its header`);
+  if (headerLength > MAX_HEADER_BYTES) {
+    throw new KofnError(
+      'UNSUPPORTED',
+      `${origin} has a header of ${headerLength} bytes, and at most ${MAX_HEADER_BYTES} are read; save one plain array`,
+    );
+  }
   const header = parseHeader(file.toString(major === 3 ? 'utf8' : 'latin1', headerAt, dataAt), origin);
   const { dtype, itemBytes, bigEndian, fortranOrder, shape } = header;
   const expected = itemBytes * elementCount(shape);
@@ -49,6 +58,7 @@ export function readNpy(bytes: Uint8Array, origin: string): Tensor {
   }
   // A copy: elements aligned, and the caller's bytes never change.
   const data = Buffer.from(new Uint8Array(file.subarray(dataAt)).buffer);
+  if (dtype === 'bool') data.forEach((byte, i) => (data[i] = byte === 0 ? 0 : 1)); // as NumPy reads them
   if (bigEndian && itemBytes === 2) data.swap16();
   if (bigEndian && itemBytes === 4) data.swap32();
   if (bigEndian && itemBytes === 8) data.swap64();
@@ -59,7 +69,7 @@ export function readNpy(bytes: Uint8Array, origin: string): Tensor {
 
 /** The bytes of a .npy file. Throws UNSUPPORTED for string and bfloat16, which NumPy has no element type for. */
 export function writeNpy(value: Tensor): Buffer {
-  const descriptor = Object.keys(DESCRIPTORS).find(name => DESCRIPTORS[name] === value.dtype);
+  const [descriptor] = [...DESCRIPTORS].find(([, dtype]) => dtype === value.dtype) ?? [];
   if (descriptor === undefined) throw new KofnError('UNSUPPORTED', `.npy files cannot hold ${value.dtype}`);
   const order = descriptor.endsWith('1') ? '|' : '<';
   const shape = value.shape.length === 1 ? `(${value.shape[0]},)` : `(${value.shape.join(', ')})`;
@@ -83,23 +93,31 @@ function parseHeader(text: string, origin: string) {
       `${origin}: the .npy header has no shape or order; write it with numpy.save`,
     );
   }
-  const dtype = DESCRIPTORS[descriptor?.slice(1) ?? ''];
-  if (descriptor === undefined || dtype === undefined) {
+  const [, byteOrder, type = ''] = /^([<>|=]?)(.+)$/.exec(descriptor ?? '') ?? [];
+  const dtype = DESCRIPTORS.get(type);
+  if (dtype === undefined) {
+    const what = type.startsWith('O') ? 'Python objects' : (descriptor ?? 'a record (a structured type)');
     throw new KofnError(
       'UNSUPPORTED',
-      `${origin} holds ${descriptor ?? 'a record'}, which is no tensor type; convert it, e.g. x.astype('float32')`,
+      `${origin} holds ${what}, which is no tensor type; convert it, e.g. x.astype('float32')`,
     );
   }
-  const shape = sizes
-    .split(',')
-    .map(size => size.trim())
-    .filter(size => size !== '')
-    .map(Number);
-  if (!shape.every(size => Number.isSafeInteger(size) && size >= 0)) {
+  // As Python writes a tuple: a comma may stand behind the last, and Python 2 put an L behind what was a long.
+  const shape = sizes.trim() === '' ? [] : sizes.replace(/,\s*$/, '').split(',').map(wholeSize);
+  if (shape.includes(undefined)) {
     throw new KofnError('INVALID_ARGUMENT', `${origin}: the .npy header has the shape (${sizes})`);
   }
-  const itemBytes = Number(descriptor.slice(2));
-  return { dtype, itemBytes, bigEndian: descriptor.startsWith('>'), fortranOrder: order === 'True', shape };
+  const itemBytes = Number(type.slice(1));
+  return {
+    ...{ dtype, itemBytes, shape: shape as number[] },
+    bigEndian: byteOrder === '>',
+    fortranOrder: order === 'True',
+  };
+}
+
+function wholeSize(text: string): number | undefined {
+  const [, digits] = /^\s*(\d+)L?\s*$/.exec(text) ?? [];
+  return Number.isSafeInteger(Number(digits)) ? Number(digits) : undefined;
 }
 
 /** `reversed` holds the array with its axes in reverse, row-major: which is the array itself in Fortran order. */
