@@ -1,21 +1,21 @@
 /**
- * Ctrl-C and friends: the first signal ends the command in order (workers stopped, temporary files removed), the second
- * at once. local-workers.ts kills what is left when the process exits.
+ * Ctrl-C and friends: the first signal, or the end of npx, ends the command in order (workers stopped, temporary files removed), one more
+ * signal at once. local-workers.ts kills what is left when the process exits.
  */
 import { setMaxListeners } from 'node:events';
-import { constants } from 'node:os';
 import { KofnError } from '@kofn/core';
-
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+import { StopRequests, type StopRequest } from '@kofn/worker/stop-requests';
 
 export class Interrupt implements Disposable {
   readonly #controller = new AbortController();
-  readonly #listeners = SIGNALS.map(name => ({ name, listener: () => this.#interrupt(name) }));
+  readonly #requests = new StopRequests(
+    request => this.#interrupt(request),
+    ({ exitCode }) => process.exit(exitCode),
+  );
   #exitCode: number | undefined;
 
   constructor() {
     setMaxListeners(0, this.#controller.signal); // every request of a command may wait for it
-    for (const { name, listener } of this.#listeners) process.on(name, listener);
   }
 
   /** Aborts with CANCELLED at the first signal. */
@@ -29,13 +29,11 @@ export class Interrupt implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const { name, listener } of this.#listeners) process.off(name, listener);
+    this.#requests[Symbol.dispose]();
   }
 
-  #interrupt(name: (typeof SIGNALS)[number]): void {
-    const code = 128 + constants.signals[name];
-    if (this.#exitCode !== undefined) process.exit(code);
-    this.#exitCode = code;
-    this.#controller.abort(new KofnError('CANCELLED', `interrupted by ${name}`));
+  #interrupt({ reason, exitCode }: StopRequest): void {
+    this.#exitCode = exitCode;
+    this.#controller.abort(new KofnError('CANCELLED', `interrupted: ${reason}`));
   }
 }

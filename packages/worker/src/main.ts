@@ -3,7 +3,7 @@
  * once it listens.
  *
  * Invariants
- * 1. SIGTERM and SIGINT drain and exit 0; the second of them ends the process at once.
+ * 1. SIGTERM, SIGINT, SIGHUP and the end of npx drain and exit 0; one more signal ends the process at once.
  * 2. Errors that keep it from starting are one line on stderr: exit 2 for how it was called, 1 for what went wrong.
  */
 import { isKofnError, KofnError, systemClock, type Clock } from '@kofn/core';
@@ -14,6 +14,7 @@ import { createLogger, LOG_LEVELS, type Logger } from './logs.js';
 import { parseSize, parseWhole } from './options.js';
 import { endNow } from './own-process.js';
 import { startWorker, type RunningWorker } from './start.js';
+import { StopRequests, type StopRequest } from './stop-requests.js';
 import { VERSION } from './version.js';
 
 interface Flags {
@@ -95,7 +96,7 @@ async function serve(flags: Flags): Promise<void> {
       metrics: flags.metrics,
     };
     const worker = await startWorker(options, { logger });
-    drainOnSignal(worker, systemClock, logger);
+    drainWhenAsked(worker, systemClock, logger);
     announce(worker, flags.json === true);
     logStart(worker, logger);
   } catch (error) {
@@ -129,26 +130,20 @@ function logStart(worker: RunningWorker, logger: Logger): void {
   logger.warn(`${address} is open to the network and there is no TLS yet; use a private network`);
 }
 
-function drainOnSignal(worker: RunningWorker, clock: Clock, logger: Logger): void {
-  let isDraining = false;
-  const onSignal = (signal: NodeJS.Signals) => {
-    if (isDraining) endNow();
-    isDraining = true;
+function drainWhenAsked(worker: RunningWorker, clock: Clock, logger: Logger): void {
+  const drain = async ({ reason }: StopRequest) => {
     const since = clock.now();
-    logger.info(`${signal}: finishing what runs; once more to end at once`);
-    worker.close().then(
-      () => {
-        logger.info(`finished after ${Math.round(clock.now() - since)} ms`);
-        process.exit(0);
-      },
-      (error: unknown) => {
-        logger.error(KofnError.from(error).message);
-        process.exit(1);
-      },
-    );
+    logger.info(`${reason}: finishing what runs; one more signal ends it at once`);
+    try {
+      await worker.close();
+      logger.info(`finished after ${Math.round(clock.now() - since)} ms`);
+      process.exit(0);
+    } catch (error) {
+      logger.error(KofnError.from(error).message);
+      process.exit(1);
+    }
   };
-  process.on('SIGTERM', onSignal);
-  process.on('SIGINT', onSignal);
+  new StopRequests(request => void drain(request), endNow, clock);
 }
 
 /** A parent that dies, however it dies, closes our standard input. */

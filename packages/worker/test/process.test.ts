@@ -99,7 +99,7 @@ describe('kofn worker as a process', () => {
     const told = once(child.process.stderr, 'data');
     child.process.kill('SIGTERM');
     await told;
-    child.process.kill('SIGTERM');
+    child.process.kill('SIGINT');
     const { code, signal } = await child.ended;
     assert.deepEqual([code, signal], [null, 'SIGKILL']);
     await outcomes;

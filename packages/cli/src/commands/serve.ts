@@ -101,9 +101,9 @@ export async function serve(args: ServeArguments, { version }: { readonly versio
     })();
     logFleet(running.server, logger);
     announce(running, args.json === true);
-    const name = await stopping.asked;
+    const { reason } = await stopping.asked;
     const since = systemClock.now();
-    logger.info(`${name}: answering what was taken; once more to end at once`);
+    logger.info(`${reason}: answering what was taken; one more signal ends it at once`);
     await running.drain();
     logger.info(`finished after ${Math.round(systemClock.now() - since)} ms`);
     return EXIT_OK;

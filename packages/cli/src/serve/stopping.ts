@@ -1,20 +1,20 @@
-/** Signals of a server: the first ends it in order, once more ends it at once. */
-import { constants } from 'node:os';
+/** What asks a server to stop: the first signal, or the end of npx, ends it in order, one more signal at once. */
 import { KofnError, openController, type Signal } from '@kofn/core';
-
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+import { StopRequests, type StopRequest } from '@kofn/worker/stop-requests';
 
 export class Stopping implements Disposable {
   readonly #controller = openController();
-  readonly #listeners = SIGNALS.map(name => ({ name, listener: () => this.#stop(name) }));
-  /** The signal that came; resolves with the first. */
-  readonly asked: Promise<(typeof SIGNALS)[number]>;
-  #ask!: (name: (typeof SIGNALS)[number]) => void;
+  readonly #requests = new StopRequests(
+    request => this.#stop(request),
+    ({ exitCode }) => process.exit(exitCode),
+  );
+  /** What asked first. */
+  readonly asked: Promise<StopRequest>;
+  #ask!: (request: StopRequest) => void;
   #exitCode: number | undefined;
 
   constructor() {
     this.asked = new Promise(resolve => (this.#ask = resolve));
-    for (const { name, listener } of this.#listeners) process.on(name, listener);
   }
 
   /** Aborts with CANCELLED at the first. */
@@ -28,14 +28,12 @@ export class Stopping implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const { name, listener } of this.#listeners) process.off(name, listener);
+    this.#requests[Symbol.dispose]();
   }
 
-  #stop(name: (typeof SIGNALS)[number]): void {
-    const code = 128 + constants.signals[name];
-    if (this.#exitCode !== undefined) process.exit(code);
-    this.#exitCode = code;
-    this.#controller.abort(new KofnError('CANCELLED', `stopped by ${name}`));
-    this.#ask(name);
+  #stop(request: StopRequest): void {
+    this.#exitCode = request.exitCode;
+    this.#controller.abort(new KofnError('CANCELLED', `stopped: ${request.reason}`));
+    this.#ask(request);
   }
 }
