@@ -35,7 +35,10 @@ describe('the packed packages', () => {
       ];
       for (const file of named) {
         const [start = '', end = ''] = path.normalize(file).split('*');
-        assert.ok(held.some(each => each.startsWith(start) && each.endsWith(end)), `${name}: ${file}`);
+        assert.ok(
+          held.some(each => each.startsWith(start) && each.endsWith(end)),
+          `${name}: ${file}`,
+        );
       }
       assert.ok(!held.some(file => file.includes('/test/')), `${name} holds tests`);
     }
