@@ -7,7 +7,7 @@ import path from 'node:path';
 import { tensor } from '@kofn/core';
 import { after, before, describe, it } from 'mocha';
 import { makeModel } from '../support/onnx-models.js';
-import { json, MODEL, Sandbox, type Ended } from './command.js';
+import { json, MODEL, ROOT, Sandbox, type Ended } from './command.js';
 
 const LOCAL = ['--local', '3', '--random', '1'];
 
@@ -34,6 +34,9 @@ describe('bad input', () => {
       writeFileSync(path.join(file(folder), 'model.onnx'), model);
       if (weights !== undefined) writeFileSync(path.join(file(folder), 'weights.bin'), weights);
     }
+    writeFileSync(file('drawing.png'), '<svg xmlns="http://www.w3.org/2000/svg" width="28" height="28"/>');
+    const boot = readFileSync(path.join(ROOT, 'models', 'sample-ankle-boot.png'));
+    writeFileSync(file('cut.png'), boot.subarray(0, boot.length >> 1));
     writeNpy(file('bytes.npy'), '|u1', [1, 1, 28, 28], new Uint8Array(784));
     writeNpy(file('wide.npy'), '<f4', [1, 1, 28, 30], new Uint8Array(4 * 840));
     const nan = new Float32Array(784).fill(NaN);
@@ -67,6 +70,16 @@ describe('bad input', () => {
       'a non-finite input, with --check-finite',
       () => ['run', MODEL, '--local', '3', '--check-finite', '--input', `image=${file('nan.npy')}`],
       /nan\.npy.*NaN/,
+    ],
+    [
+      'a picture without pixels, whatever its name',
+      () => ['run', MODEL, '--local', '3', '--input', `image=${file('drawing.png')}`],
+      /drawing\.png is SVG, .*render it to a PNG/,
+    ],
+    [
+      'a picture that is cut off',
+      () => ['run', MODEL, '--local', '3', '--input', `image=${file('cut.png')}`],
+      /cut\.png is a damaged PNG picture/,
     ],
     ['a missing input', () => ['run', MODEL, '--local', '3'], /"image" is missing.*--input image=FILE.*--random/],
     [
