@@ -8,6 +8,7 @@
  * 2. Data directories made here are removed once their worker has exited, without holding this process up: it may be a master with
  *    requests under way. Only when this process exits itself are they removed at once.
  * 3. Either all workers start or none is left.
+ * 4. Ctrl-C in a terminal is for this process, which needs its workers until it has drained: each has a process group of its own.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -211,7 +212,7 @@ class Child {
       ...(extraArgs ?? []),
     ];
     const env = { ...process.env, ...MALLOC };
-    this.#process = spawn(file!, args, { stdio: ['pipe', 'pipe', 'pipe'], env });
+    this.#process = spawn(file!, args, { stdio: ['pipe', 'pipe', 'pipe'], env, detached: true }); // (4)
     this.#process.once('exit', () => (this.exited = true));
     track(this);
     this.gone = this.#untilGone();

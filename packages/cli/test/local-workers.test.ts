@@ -35,6 +35,10 @@ describe('local workers', () => {
     const pids = workers.workers.map(({ pid }) => pid);
     assert.equal(new Set(workers.addresses).size, 2);
     assert.equal(readdirSync(folder).length, 2, 'a data directory each');
+    assert.ok(
+      pids.every(pid => alive(-pid)),
+      'a process group each, so that Ctrl-C in a terminal does not reach them',
+    );
     for (const address of workers.addresses) {
       const socket = connectTcp(Number(address.split(':')[1]), '127.0.0.1');
       await once(socket, 'connect');
