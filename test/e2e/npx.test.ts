@@ -63,7 +63,7 @@ describe('a unit of deploy/systemd', () => {
     using sandbox = new Sandbox();
     const config = path.join(sandbox.files, 'serve.yaml');
     writeFileSync(config, JSON.stringify({ models: [{ file: MODEL }], local: 2, grpc: 'off', http: '127.0.0.1:0' }));
-    const worker = { '/opt/kofn': ROOT, '0.0.0.0:9090': '127.0.0.1:0', '${STATE_DIRECTORY}': sandbox.files };
+    const worker = { '/opt/kofn': ROOT, '0.0.0.0:7453': '127.0.0.1:0', '${STATE_DIRECTORY}': sandbox.files };
     for (const [unit, replaced] of [
       ['kofn-worker.service', worker],
       ['kofn-serve.service', { '/opt/kofn': ROOT, '/etc/kofn/serve.yaml': config }],

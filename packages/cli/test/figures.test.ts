@@ -61,10 +61,7 @@ describe('figures', () => {
     const text = (value: string) => ({ y: tensor('string', [1], [value]) });
     assert.equal(compareOutputs(text('a'), text('a'))['y']!.maxRelError, 0);
     assert.equal(compareOutputs(text('a'), text('b'))['y']!.maxRelError, Infinity);
-    assert.throws(
-      () => compareOutputs(half(0), { y: floats(1) }),
-      /gives float32 \[1\].*coded one float16 \[1\]/,
-    );
+    assert.throws(() => compareOutputs(half(0), { y: floats(1) }), /gives float32 \[1\].*coded one float16 \[1\]/);
     assert.throws(() => compareOutputs({}, { y: floats(1) }), /the coded one nothing/);
     const { y: other } = compareOutputs({ y: floats(1, 2) }, { y: floats(1) });
     assert.deepEqual(other, { maxAbsError: Infinity, maxRelError: Infinity, isWrong: true }, 'another shape');
