@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { createEngine, type Engine } from '@kofn/engine';
 import fc from 'fast-check';
 import { after, before, describe, it } from 'mocha';
+import { isLong, itWhenLong } from '../support/form.js';
 import { lossyCluster, runLossy } from '../support/lossy-cluster.js';
 import { makeModel, runWhole } from '../support/onnx-models.js';
 import { randomGraph } from '../support/random-graph.js';
@@ -43,12 +44,12 @@ describe('random graphs with branches, shared weights, If and Loop, give the unc
           }
           for (const { op } of spec.nodes) seen.add(op);
         }),
-        { numRuns: 25 },
+        { numRuns: isLong ? 25 : 10 },
       );
     });
   }
 
-  it('and were of every kind', () => {
+  itWhenLong('and were of every kind', () => {
     assert.deepEqual([...coded].sort(), ['Conv', 'Gemm', 'MatMul']);
     for (const op of ['If', 'Loop', 'Add', 'Concat']) assert.ok(seen.has(op), `${op} was not tried`);
   });

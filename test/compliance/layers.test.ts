@@ -10,6 +10,7 @@ import { createEngine, type Engine } from '@kofn/engine';
 import { groupsOf, layerModel, outputShape, shardModel, type LinearLayer, type ModelFiles } from '@kofn/graph';
 import fc from 'fast-check';
 import { after, before, describe, it } from 'mocha';
+import { isLong } from '../support/form.js';
 import { runWhole } from '../support/onnx-models.js';
 
 interface Case {
@@ -102,7 +103,7 @@ describe('coded = uncoded ONNX Runtime, exact, for random dense and conv layers'
           seen.add(`${one.layer.operator} ${one.layer.conv?.kernel.length ?? ''}`);
           await check(engine, code, one);
         }),
-        { numRuns: 150 },
+        { numRuns: isLong ? 150 : 60 },
       );
       assert.equal(
         seen.size,

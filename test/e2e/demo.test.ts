@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
+import { itWhenLong } from '../support/form.js';
 import { json, Sandbox } from './command.js';
 
 interface Figures {
@@ -42,7 +43,7 @@ describe('kofn demo', () => {
     sandbox.assertNothingLeft();
   });
 
-  it('ends with a table for people', async () => {
+  itWhenLong('ends with a table for people', async () => {
     using sandbox = new Sandbox();
     const { code, stdout } = await sandbox.run('demo', '--requests', '3');
     assert.equal(code, 0);

@@ -81,7 +81,7 @@ describe('large models', function () {
     let allBytes = 0;
     before(() => generate('resnet18'));
 
-    it('a second deployment sends nothing', async () => {
+    itWhenLong('a second deployment sends nothing', async () => {
       using sandbox = new Sandbox();
       await using workers = await startLocalWorkers(3);
       const args = ['run', model('resnet18'), '--workers', workers.addresses.join(), '--random', '1', '--json'];

@@ -183,7 +183,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: 'leaves a segment to workers that stand still',
-    firstSeed: 28,
+    firstSeed: 220,
     found: /waited|lost within r/,
     masterClock: clock => withoutTimers(clock, delayMs => delayMs === SEGMENT_LATE_MS),
   },
