@@ -23,6 +23,7 @@ const EXIT_WAIT_MS = 60_000;
 const SUITES = [
   { name: 'e2e', holds: /^test\/dist\/e2e\// },
   { name: 'cluster', holds: /^test\/dist\/cluster\// },
+  { name: 'engines', holds: /^test\/dist\/compliance\/(engines|conformance|generated)/, computes: true },
   { name: 'compliance', holds: /^test\/dist\/compliance\//, computes: true },
   { name: 'serve', holds: /^test\/dist\/serve\// },
   { name: 'chaos', holds: /^test\/dist\/chaos\// },
