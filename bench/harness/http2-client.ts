@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { connect, type ClientHttp2Session } from 'node:http2';
 
-/** As packages/wire/src/flow-control.ts: node's own windows would be no baseline. */
+/** As packages/wire/src/grpc/flow-control.ts: node's own windows would be no baseline. */
 export const WINDOW_BYTES = 8 * 2 ** 20;
 
 export class Http2Client implements Disposable {

@@ -36,7 +36,7 @@ const LARGER = 2;
 const MEMORY_ROUNDS = 4;
 /** What is collected is given back by another thread, a little later. */
 const SWEEP_MS = 100;
-/** As packages/wire/src/shard-transfer.ts has it. */
+/** As packages/wire/src/client/shard-transfer.ts has it. */
 const PIECE_BYTES = 2 ** 20;
 const THROUGHPUT = { unit: 'MB/s', target: { atLeast: 0.8 } } as const;
 

@@ -18,7 +18,7 @@ import type { Host } from './sim-channel.js';
 import { SimEngine } from './sim-engine.js';
 import type { Trace } from './trace.js';
 
-/** Both ends find a silent link within this time (packages/wire/src/grpc-options.ts). */
+/** Both ends find a silent link within this time (packages/wire/src/grpc/grpc-options.ts). */
 export const KEEPALIVE_MS = 15_000;
 
 export interface MachineLimits {

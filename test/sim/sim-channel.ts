@@ -1,5 +1,5 @@
 /**
- * A channel (packages/wire/src/channel.ts is the contract) over a link of the simulated network, to the handlers of
+ * A channel (packages/wire/src/protocol/channel.ts is the contract) over a link of the simulated network, to the handlers of
  * whatever runs at the other end.
  *
  * Invariants

@@ -1,14 +1,14 @@
 // What callers of a worker use.
-export { connectChannel } from './grpc-channel.js';
+export { connectChannel } from './grpc/grpc-channel.js';
 export {
   WorkerClient,
   type InventoryShard,
   type RecentWork,
   type ServerMetadata,
   type WorkerInventory,
-} from './worker-client.js';
-export { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
-export { FaultControlClient } from './fault-control-client.js';
+} from './client/worker-client.js';
+export { InferStream, type InferOptions, type InferReply, type InferRequest } from './client/infer-stream.js';
+export { FaultControlClient } from './client/fault-control-client.js';
 export type {
   FaultAction,
   FaultDevice,
@@ -16,15 +16,15 @@ export type {
   FaultStall,
   FaultStatus,
   ResolvedFaultSettings,
-} from './faults.js';
-export { checkBlock, fitsBlock, type ShardBlock } from './block.js';
-export { checkOwner, type Owner } from './owner.js';
-export { shardHash, shardName, type ShardFiles, type ShardSource } from './shard-transfer.js';
+} from './client/faults.js';
+export { checkBlock, fitsBlock, type ShardBlock } from './protocol/block.js';
+export { checkOwner, type Owner } from './protocol/owner.js';
+export { shardHash, shardName, type ShardFiles, type ShardSource } from './client/shard-transfer.js';
 // What servers use.
-export { actionFrom, actionMessage, resolveFaults, settingsFrom, settingsMessage } from './faults.js';
-export { checksum, SEAL_BYTES } from './checksum.js';
-export { checkMessageSize } from './grpc-options.js';
-export { followHealth, listenGrpc, type Listening, type ListenOptions } from './grpc-server.js';
+export { actionFrom, actionMessage, resolveFaults, settingsFrom, settingsMessage } from './client/faults.js';
+export { checksum, SEAL_BYTES } from './protocol/checksum.js';
+export { checkMessageSize } from './grpc/grpc-options.js';
+export { followHealth, listenGrpc, type Listening, type ListenOptions } from './grpc/grpc-server.js';
 export {
   checkParameters,
   parameterValues,
@@ -35,7 +35,7 @@ export {
   versionToLoad,
   type ParameterValues,
   type RequestedOutput,
-} from './infer-request.js';
+} from './protocol/infer-request.js';
 export {
   DEFAULT_WORKER_PORT,
   formatAddress,
@@ -45,7 +45,7 @@ export {
   parseWorker,
   parseWorkers,
   type ListenAddress,
-} from './address.js';
+} from './protocol/address.js';
 export {
   inferenceHandlers,
   tensorMetadata,
@@ -53,9 +53,9 @@ export {
   type DescribedValue,
   type IndexedModel,
   type InferenceService,
-} from './open-inference.js';
-export { RequestQueue, type QueueCounters } from './request-queue.js';
-export { errorFrame, serveStream, type StreamServing } from './serve-stream.js';
+} from './server/open-inference.js';
+export { RequestQueue, type QueueCounters } from './server/request-queue.js';
+export { errorFrame, serveStream, type StreamServing } from './server/serve-stream.js';
 export {
   EncodedInputs,
   MACS,
@@ -64,8 +64,8 @@ export {
   replyFrame,
   timesParameters,
   type WorkerTimes,
-} from './frames.js';
-export { datatypeOf, dtypeOf, decodeTensors, encodeTensors } from './infer-codec.js';
+} from './protocol/frames.js';
+export { datatypeOf, dtypeOf, decodeTensors, encodeTensors } from './protocol/infer-codec.js';
 export {
   codecs,
   EXTENSIONS,
@@ -77,8 +77,8 @@ export {
   type InferResponseMessage,
   type StreamResponseMessage,
   type TensorContents,
-} from './protos.js';
-export { DEFAULT_MAX_MESSAGE_BYTES } from './grpc-options.js';
+} from './protocol/protos.js';
+export { DEFAULT_MAX_MESSAGE_BYTES } from './grpc/grpc-options.js';
 // The seam below both.
 export type {
   CallContext,
@@ -90,4 +90,4 @@ export type {
   MethodPath,
   ServerDuplex,
   ServiceHandlers,
-} from './channel.js';
+} from './protocol/channel.js';

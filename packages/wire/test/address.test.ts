@@ -7,7 +7,7 @@ import {
   parseServer,
   parseWorker,
   parseWorkers,
-} from '../src/address.js';
+} from '../src/protocol/address.js';
 
 const refuses = (work: () => unknown, message: string) =>
   assert.throws(work, (error: Error & { code: string }) => {

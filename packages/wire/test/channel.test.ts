@@ -5,8 +5,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, it } from 'mocha';
 import { ERROR_CODES, KofnError } from '@kofn/core';
-import { connectChannel } from '../src/grpc-channel.js';
-import { listenGrpc } from '../src/grpc-server.js';
+import { connectChannel } from '../src/grpc/grpc-channel.js';
+import { listenGrpc } from '../src/grpc/grpc-server.js';
 import { CLIENT_STREAM, deferred, DUPLEX, handlers, pair, text, UNARY } from './harness.js';
 
 const HELLO = Buffer.from('hello');

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { checksum, SEAL_BYTES } from '../src/checksum.js';
-import { codecs } from '../src/protos.js';
+import { checksum, SEAL_BYTES } from '../src/protocol/checksum.js';
+import { codecs } from '../src/protocol/protos.js';
 
 const sealed = (bytes: Uint8Array, start = 0) =>
   new Uint8Array(Buffer.concat([bytes, checksum.seal(checksum.of(bytes, start))]));

@@ -4,8 +4,8 @@ import http2, { type Http2Session, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'mocha';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { widenServerWindow, WINDOW_BYTES } from '../src/flow-control.js';
-import { connectChannel } from '../src/grpc-channel.js';
+import { widenServerWindow, WINDOW_BYTES } from '../src/grpc/flow-control.js';
+import { connectChannel } from '../src/grpc/grpc-channel.js';
 
 describe('flow control', () => {
   it('opens 8 MB windows, per stream and per connection, on the server', async () => {

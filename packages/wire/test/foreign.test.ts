@@ -5,10 +5,17 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'mocha';
 import { float32 } from '@kofn/core';
-import { cancelFrame, EncodedInputs, readReply, readRequest, replyFrame, requestFrame } from '../src/frames.js';
-import { actionFrom, resolveFaults, settingsFrom, settingsMessage, type FaultSettings } from '../src/faults.js';
-import { encodeTensors } from '../src/infer-codec.js';
-import { codecs } from '../src/protos.js';
+import {
+  cancelFrame,
+  EncodedInputs,
+  readReply,
+  readRequest,
+  replyFrame,
+  requestFrame,
+} from '../src/protocol/frames.js';
+import { actionFrom, resolveFaults, settingsFrom, settingsMessage, type FaultSettings } from '../src/client/faults.js';
+import { encodeTensors } from '../src/protocol/infer-codec.js';
+import { codecs } from '../src/protocol/protos.js';
 
 const PROTOS = ['../../protos/', '../../../../protos/']
   .map(folder => fileURLToPath(new URL(folder, import.meta.url)))

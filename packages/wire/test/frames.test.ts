@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { elementCount, float32, tensor, tensorBytes, tensorFromBytes, type Tensors } from '@kofn/core';
-import type { MessageParts } from '../src/channel.js';
-import { checksum } from '../src/checksum.js';
+import type { MessageParts } from '../src/protocol/channel.js';
+import { checksum } from '../src/protocol/checksum.js';
 import {
   cancelFrame,
   EncodedInputs,
@@ -13,15 +13,15 @@ import {
   requestFrame,
   timesIn,
   timesParameters,
-} from '../src/frames.js';
-import { decodeTensors, encodeTensors } from '../src/infer-codec.js';
+} from '../src/protocol/frames.js';
+import { decodeTensors, encodeTensors } from '../src/protocol/infer-codec.js';
 import {
   codecs,
   type InferParameter,
   type InferRequestMessage,
   type StreamResponseMessage,
   type TensorMessage,
-} from '../src/protos.js';
+} from '../src/protocol/protos.js';
 
 /** As gRPC hands a message over: behind its prefix of five bytes, in a buffer that is aligned. */
 function received(parts: MessageParts): Uint8Array {

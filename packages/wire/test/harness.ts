@@ -1,7 +1,7 @@
 /** A gRPC server of given handlers and a channel to it, for the tests of this folder. */
-import { connectChannel } from '../src/grpc-channel.js';
-import { listenGrpc, type Listening } from '../src/grpc-server.js';
-import type { Channel, MethodPath, ServiceHandlers } from '../src/channel.js';
+import { connectChannel } from '../src/grpc/grpc-channel.js';
+import { listenGrpc, type Listening } from '../src/grpc/grpc-server.js';
+import type { Channel, MethodPath, ServiceHandlers } from '../src/protocol/channel.js';
 
 export const UNARY: MethodPath = '/test.Service/Unary';
 export const CLIENT_STREAM: MethodPath = '/test.Service/ClientStream';

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { elementCount, isKofnError, tensor, tensorBytes, tensorFromBytes, type DType, type Tensors } from '@kofn/core';
-import { decodeTensors, encodeTensors } from '../src/infer-codec.js';
-import { codecs, type TensorContents } from '../src/protos.js';
+import { decodeTensors, encodeTensors } from '../src/protocol/infer-codec.js';
+import { codecs, type TensorContents } from '../src/protocol/protos.js';
 
 const NUMERIC = [
   ['float32', 4],

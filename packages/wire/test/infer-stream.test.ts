@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
 import { float32, KofnError, type Tensor } from '@kofn/core';
-import type { MethodPath, ServerDuplex, ServiceHandlers } from '../src/channel.js';
-import { checksum } from '../src/checksum.js';
-import { replyFrame, timesParameters, type WorkerTimes } from '../src/frames.js';
-import { InferStream } from '../src/infer-stream.js';
+import type { MethodPath, ServerDuplex, ServiceHandlers } from '../src/protocol/channel.js';
+import { checksum } from '../src/protocol/checksum.js';
+import { replyFrame, timesParameters, type WorkerTimes } from '../src/protocol/frames.js';
+import { InferStream } from '../src/client/infer-stream.js';
 import {
   codecs,
   METHODS,
   type InferParameter,
   type InferRequestMessage,
   type InferResponseMessage,
-} from '../src/protos.js';
+} from '../src/protocol/protos.js';
 import { deferred, pair } from './harness.js';
 
 const x = float32([2], Float32Array.of(1, 2));

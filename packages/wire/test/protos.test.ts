@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
-import { codecs, METHODS, protoDefinition } from '../src/protos.js';
+import { codecs, METHODS, protoDefinition } from '../src/protocol/protos.js';
 
 /** A protobuf field: tag byte(s) and, for length-delimited ones, the length. Written by hand from the encoding's spec. */
 function field(number: number, wireType: 0 | 2, ...bytes: (number | string)[]): number[] {

@@ -13,8 +13,8 @@ import {
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { protoPath as healthProto } from 'grpc-health-check';
-import { METHODS } from '../src/protos.js';
-import type { ServiceHandlers } from '../src/channel.js';
+import { METHODS } from '../src/protocol/protos.js';
+import type { ServiceHandlers } from '../src/protocol/channel.js';
 import { handlers, pair } from './harness.js';
 
 interface ListReply {

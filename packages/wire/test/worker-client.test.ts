@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
-import type { ServiceHandlers } from '../src/channel.js';
-import type { Owner } from '../src/owner.js';
-import { codecs, PROTOCOL_VERSION, EXTENSIONS, METHODS } from '../src/protos.js';
-import { shardName } from '../src/shard-transfer.js';
-import { WorkerClient } from '../src/worker-client.js';
+import type { ServiceHandlers } from '../src/protocol/channel.js';
+import type { Owner } from '../src/protocol/owner.js';
+import { codecs, PROTOCOL_VERSION, EXTENSIONS, METHODS } from '../src/protocol/protos.js';
+import { shardName } from '../src/client/shard-transfer.js';
+import { WorkerClient } from '../src/client/worker-client.js';
 import { handlers, pair } from './harness.js';
 
 const owner: Owner = { cluster: 'c', model: 'm', version: 3 };

@@ -1,10 +1,10 @@
 /** A worker as its callers see it: every method of its protocols, over any Channel. */
 import { KofnError, type Signal } from '@kofn/core';
-import type { ShardBlock } from './block.js';
-import type { CallOptions, Channel } from './channel.js';
+import type { ShardBlock } from '../protocol/block.js';
+import type { CallOptions, Channel } from '../protocol/channel.js';
 import { InferStream, type InferOptions, type InferReply, type InferRequest } from './infer-stream.js';
-import { checkOwner, type Owner } from './owner.js';
-import { codecs, EXTENSIONS, METHODS, PROTOCOL_VERSION } from './protos.js';
+import { checkOwner, type Owner } from '../protocol/owner.js';
+import { codecs, EXTENSIONS, METHODS, PROTOCOL_VERSION } from '../protocol/protos.js';
 import { putMessages, type ShardSource } from './shard-transfer.js';
 
 export interface WorkerInventory {

@@ -1,8 +1,8 @@
 /** The client's end of a channel over gRPC (channel.ts is the contract, grpc-server.ts the other end). */
 import { Client, connectivityState, Metadata, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js';
 import { abortable, abortReason, KofnError, openScope, systemClock, throwIfAborted, type Clock } from '@kofn/core';
-import { parseServer } from './address.js';
-import type { CallOptions, Channel, DuplexCall, DuplexEvents, MessageParts, MethodPath } from './channel.js';
+import { parseServer } from '../protocol/address.js';
+import type { CallOptions, Channel, DuplexCall, DuplexEvents, MessageParts, MethodPath } from '../protocol/channel.js';
 import { clientSockets, type ClientSockets } from './client-sockets.js';
 import { clientWindow } from './flow-control.js';
 import {

@@ -10,12 +10,12 @@
  *    request and their own: DATA_LOSS. Damage that cannot be told to be one request's ends the stream.
  */
 import { abortable, abortReason, isErrorCode, KofnError, type Signal, type Tensors } from '@kofn/core';
-import type { Channel, DuplexCall } from './channel.js';
-import { checksum } from './checksum.js';
-import { cancelFrame, EncodedInputs, readReply, requestFrame, timesIn, type WorkerTimes } from './frames.js';
-import { lengthOf } from './grpc-options.js';
-import { decodeTensors } from './infer-codec.js';
-import { METHODS } from './protos.js';
+import type { Channel, DuplexCall } from '../protocol/channel.js';
+import { checksum } from '../protocol/checksum.js';
+import { cancelFrame, EncodedInputs, readReply, requestFrame, timesIn, type WorkerTimes } from '../protocol/frames.js';
+import { lengthOf } from '../grpc/grpc-options.js';
+import { decodeTensors } from '../protocol/infer-codec.js';
+import { METHODS } from '../protocol/protos.js';
 
 export interface InferRequest {
   readonly model: string;

@@ -1,15 +1,15 @@
 /** The unary methods of the Open Inference Protocol over what a server can do: a worker's shards, a master's models. */
 import { KofnError, type DType, type Signal } from '@kofn/core';
-import type { MethodPath, ServiceHandlers } from './channel.js';
-import { datatypeOf } from './infer-codec.js';
-import { parameterValues, versionToLoad } from './infer-request.js';
+import type { MethodPath, ServiceHandlers } from '../protocol/channel.js';
+import { datatypeOf } from '../protocol/infer-codec.js';
+import { parameterValues, versionToLoad } from '../protocol/infer-request.js';
 import {
   codecs,
   METHODS,
   type InferRequestMessage,
   type InferResponseMessage,
   type TensorMetadataMessage,
-} from './protos.js';
+} from '../protocol/protos.js';
 
 /** An input or output of a model; a size that the model leaves open is a name. */
 export interface DescribedValue {

@@ -6,7 +6,7 @@ import { KofnError } from '@kofn/core';
 import type { MethodPath } from './channel.js';
 
 /** Packed beside dist; in a checkout before the first build, at the root of the repository. */
-const folder = ['../../protos/', '../../../../protos/']
+const folder = ['../../../protos/', '../../../../../protos/']
   .map(relative => fileURLToPath(new URL(relative, import.meta.url)))
   .find(candidate => existsSync(`${candidate}open_inference.proto`))!;
 

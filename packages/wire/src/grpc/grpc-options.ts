@@ -1,7 +1,7 @@
 /** gRPC settings that both ends share. */
 import { logVerbosity, setLogVerbosity, type ChannelOptions } from '@grpc/grpc-js';
 import { KofnError } from '@kofn/core';
-import type { MessageParts } from './channel.js';
+import type { MessageParts } from '../protocol/channel.js';
 
 // What grpc-js writes to stderr it also reports to us, and we to the caller. Who debugs it sets GRPC_VERBOSITY.
 if ((process.env['GRPC_NODE_VERBOSITY'] ?? process.env['GRPC_VERBOSITY']) === undefined) {

@@ -1,10 +1,10 @@
 /** A shard's name and its way over the wire in chunks. */
 import { createHash } from 'node:crypto';
-import type { ShardBlock } from './block.js';
-import type { MessageParts } from './channel.js';
-import { FrameWriter } from './frame-writer.js';
-import type { Owner } from './owner.js';
-import { codecs } from './protos.js';
+import type { ShardBlock } from '../protocol/block.js';
+import type { MessageParts } from '../protocol/channel.js';
+import { FrameWriter } from '../protocol/frame-writer.js';
+import type { Owner } from '../protocol/owner.js';
+import { codecs } from '../protocol/protos.js';
 
 /** Large enough that a message costs little, small enough that progress moves and memory stays flat. */
 export const CHUNK_BYTES = 2 ** 20;

@@ -13,10 +13,10 @@
  *    fits has its own, begun from that one.
  */
 import { KofnError, openScope, type Clock, type Scope, type Signal } from '@kofn/core';
-import type { MessageParts, ServerDuplex } from './channel.js';
-import { checksum } from './checksum.js';
-import { readRequest, replyFrame } from './frames.js';
-import type { InferParameter, InferRequestMessage } from './protos.js';
+import type { MessageParts, ServerDuplex } from '../protocol/channel.js';
+import { checksum } from '../protocol/checksum.js';
+import { readRequest, replyFrame } from '../protocol/frames.js';
+import type { InferParameter, InferRequestMessage } from '../protocol/protos.js';
 
 /** A peer that does not read its replies is not read from beyond this many. */
 const MAX_UNSENT_REPLIES = 256;

@@ -3,7 +3,7 @@
  * is said in fault_control.proto; the worker's faults.ts does it.
  */
 import { KofnError } from '@kofn/core';
-import type { FaultActionMessage, FaultSettingsMessage } from './protos.js';
+import type { FaultActionMessage, FaultSettingsMessage } from '../protocol/protos.js';
 
 /** No time is longer. */
 const HOUR_MS = 3_600_000;

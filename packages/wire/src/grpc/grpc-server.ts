@@ -18,7 +18,7 @@ import {
   type Signal,
 } from '@kofn/core';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
-import type { CallContext, MessageParts, MethodPath, ServerDuplex, ServiceHandlers } from './channel.js';
+import type { CallContext, MessageParts, MethodPath, ServerDuplex, ServiceHandlers } from '../protocol/channel.js';
 import { withWholeDescriptors } from './descriptors.js';
 import { widenServerWindow } from './flow-control.js';
 import {
@@ -29,7 +29,7 @@ import {
   keepalive,
   messageLimits,
 } from './grpc-options.js';
-import { protoDefinition } from './protos.js';
+import { protoDefinition } from '../protocol/protos.js';
 import { toStatus } from './status.js';
 import { unresolved } from './unresolved.js';
 

@@ -1,5 +1,5 @@
 /** The faults of a worker as those see it who bring them: kofn.v1.FaultControl, over any Channel. */
-import type { CallOptions, Channel } from './channel.js';
+import type { CallOptions, Channel } from '../protocol/channel.js';
 import {
   actionFrom,
   actionMessage,
@@ -10,7 +10,7 @@ import {
   type FaultSettings,
   type FaultStatus,
 } from './faults.js';
-import { codecs, METHODS } from './protos.js';
+import { codecs, METHODS } from '../protocol/protos.js';
 
 /** Each method throws PERMISSION_DENIED when the worker was not started with --allow-faults, else what the channel throws. */
 export class FaultControlClient {
