@@ -5,7 +5,7 @@
  * its baseline is a round in which nothing is healed, over as many requests after the same death.
  *
  * Every worker has a link of its own, 100 Mbit/s and 0.2 ms each way (an emulation in one process of its own), and its runs take a stated
- * time (worker/src/emulated-device.ts: each input is computed once, then answered from memory and waited out), so that the cores of this
+ * time (worker/src/faults/emulated-device.ts: each input is computed once, then answered from memory and waited out), so that the cores of this
  * machine, which six workers, the links and the master share, are idle for the most part, if nobody else uses them.
  *
  * Not measured: a link that all workers share (there an upload takes its part from the requests), a model whose file is not in the page cache,

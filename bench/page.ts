@@ -3,7 +3,7 @@
  * reader of `GET /kofn/v1/events` and without, slice by slice in turn. Requests come from within the process, an open loop; the reader is a
  * process of its own, that reads all and shows nothing.
  *
- * Workers compute each input once and then answer from memory (worker/src/emulated-device.ts), and there are three of them with the fully
+ * Workers compute each input once and then answer from memory (worker/src/faults/emulated-device.ts), and there are three of them with the fully
  * connected layers coded: with more, two cores do not keep up with the rate, and what a saturated master takes says nothing.
  *
  * Not measured: what the browser needs, and the page's own requests (Try it), which cost what requests cost.

@@ -3,7 +3,7 @@
  * (harness/rate-link.ts, without a rate) to engines that take 5 ms a run; requests a second with sixteen under way, against
  * one at a time.
  *
- * One request takes three times a round trip and a run, 45 ms. A worker runs one request after another (worker/src/queue.ts), so
+ * One request takes three times a round trip and a run, 45 ms. A worker runs one request after another (wire/src/server/request-queue.ts), so
  * on five workers that hold all three layers no more than one request in 15 ms could pass, three times as many. So each layer
  * stands on five workers of its own, as `workers` of a model's options has it: a request a run, 5 ms, nine times as many.
  *

@@ -1,5 +1,5 @@
 /**
- * A disk in memory (packages/worker/src/blob-store.ts is the contract). The disk outlives the process that writes it; a
+ * A disk in memory (packages/worker/src/store/blob-store.ts is the contract). The disk outlives the process that writes it; a
  * process that died holds a view that does nothing any more.
  *
  * Invariants

@@ -10,12 +10,12 @@ import { isKofnError, KofnError, systemClock, type Clock } from '@kofn/core';
 import type { EngineName } from '@kofn/engine';
 import { DEFAULT_WORKER_PORT, formatAddress, isLoopback } from '@kofn/wire';
 import { Command } from 'commander';
-import { createLogger, LOG_LEVELS, type Logger } from './logs.js';
+import { createLogger, LOG_LEVELS, type Logger } from './process/logs.js';
 import { parseSize, parseWhole } from './options.js';
-import { endNow } from './own-process.js';
+import { endNow } from './process/own-process.js';
 import { startWorker, type RunningWorker } from './start.js';
-import { StopRequests, type StopRequest } from './stop-requests.js';
-import { VERSION } from './version.js';
+import { StopRequests, type StopRequest } from './process/stop-requests.js';
+import { VERSION } from './process/version.js';
 
 interface Flags {
   listen: string;

@@ -11,13 +11,13 @@ import { statfs } from 'node:fs/promises';
 import { abortable, openScope, systemClock, type Clock } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { followHealth, listenGrpc, type Listening } from '@kofn/wire';
-import { Faults } from './faults.js';
-import { FsBlobStore } from './fs-blob-store.js';
-import type { Logger } from './logs.js';
-import { serveMetrics } from './metrics-endpoint.js';
+import { Faults } from './faults/faults.js';
+import { FsBlobStore } from './store/fs-blob-store.js';
+import type { Logger } from './process/logs.js';
+import { serveMetrics } from './monitoring/metrics-endpoint.js';
 import { resolveOptions, type WorkerOptions } from './options.js';
-import { WorkerServer } from './server.js';
-import { VERSION } from './version.js';
+import { WorkerServer } from './server/server.js';
+import { VERSION } from './process/version.js';
 
 /** Less than the 30 s that Kubernetes and systemd leave between SIGTERM and SIGKILL at least. */
 const GRACE_MS = 20_000;

@@ -5,7 +5,7 @@ import { float32, systemClock, type Clock, type Tensors } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { shardModel } from '@kofn/graph';
 import { connectChannel, FaultControlClient, shardName, WorkerClient, type FaultSettings } from '@kofn/wire';
-import { ENTRY_BYTES, ReplayMemory, replayKey } from '../src/replay-memory.js';
+import { ENTRY_BYTES, ReplayMemory, replayKey } from '../src/faults/replay-memory.js';
 import { startWorker } from '../src/start.js';
 import { denseShard } from './support/child.js';
 import { temporaryFolder } from './support/temporary.js';

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
 import { float32, systemClock } from '@kofn/core';
 import { shardName, type ShardFiles } from '@kofn/wire';
-import { RunWatch } from '../src/run-watch.js';
-import { Executor, SESSION_BYTES } from '../src/executor.js';
-import { FsBlobStore } from '../src/fs-blob-store.js';
-import { ShardStore } from '../src/shard-store.js';
+import { RunWatch } from '../src/inference/run-watch.js';
+import { Executor, SESSION_BYTES } from '../src/inference/executor.js';
+import { FsBlobStore } from '../src/store/fs-blob-store.js';
+import { ShardStore } from '../src/store/shard-store.js';
 import { scaleShard, ScaleEngine } from './support/scale-engine.js';
 import { temporaryFolder } from './support/temporary.js';
 

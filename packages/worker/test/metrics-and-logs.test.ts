@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers';
 import { request, type IncomingMessage } from 'node:http';
 import { describe, it } from 'mocha';
 import { connectChannel, EncodedInputs, WorkerClient } from '@kofn/wire';
-import { createLogger } from '../src/logs.js';
+import { createLogger } from '../src/process/logs.js';
 import { resolveOptions } from '../src/options.js';
 import { startWorker } from '../src/start.js';
 import { denseShard, startChild } from './support/child.js';

@@ -9,7 +9,7 @@ import path from 'node:path';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import type { Owner } from '@kofn/wire';
-import { LEASE_MS, NOBODY } from '../src/leases.js';
+import { LEASE_MS, NOBODY } from '../src/store/leases.js';
 import { scaleShard } from './support/scale-engine.js';
 import { scheduledBlobs } from './support/scheduled-blobs.js';
 import { HOUR_MS, OwnedStore, owner } from './support/store.js';

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import { describe, it } from 'mocha';
 import type { KofnError } from '@kofn/core';
 import { connectChannel, shardName, WorkerClient } from '@kofn/wire';
-import { FsBlobStore } from '../src/fs-blob-store.js';
+import { FsBlobStore } from '../src/store/fs-blob-store.js';
 import { BIN, denseShard, startChild, type Child } from './support/child.js';
 import { temporaryFolder } from './support/temporary.js';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { systemClock } from '@kofn/core';
 import { describe, it } from 'mocha';
-import { RunWatch } from '../src/run-watch.js';
+import { RunWatch } from '../src/inference/run-watch.js';
 
 function setup() {
   let now = 0;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Clock } from '@kofn/core';
 import { describe, it } from 'mocha';
-import { StopRequests } from '../src/stop-requests.js';
+import { StopRequests } from '../src/process/stop-requests.js';
 
 /** What a process is told when these signals reach it at these times. */
 function told(...signals: [name: 'SIGINT' | 'SIGTERM' | 'SIGHUP', atMs: number][]): string[] {

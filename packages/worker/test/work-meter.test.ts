@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
-import { Journal } from '../src/journal.js';
-import { WorkMeter } from '../src/work-meter.js';
+import { Journal } from '../src/server/journal.js';
+import { WorkMeter } from '../src/inference/work-meter.js';
 import { TestClock } from './support/test-clock.js';
 
 const MINUTE_MS = 60_000;

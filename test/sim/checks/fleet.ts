@@ -3,7 +3,7 @@
  *
  * Invariants that it holds the master to
  * 1. A worker that has said nothing for `silenceMs` is dead to the master, and gets no calls.
- * 2. A worker whose engine is stuck (packages/worker/src/run-watch.ts) is not ready, and gets no calls.
+ * 2. A worker whose engine is stuck (packages/worker/src/inference/run-watch.ts) is not ready, and gets no calls.
  * 3. A worker that never had a fault is ready from the first moment to the last.
  * 4. Whoever runs is ready again when the next phase begins: nobody is forgotten.
  * 5. To each worker leads one channel at most.
@@ -14,7 +14,7 @@ import type { Machine, MachineObserver } from '../machine.js';
 import type { NetworkObserver, SimChannel } from '../sim-channel.js';
 import type { Violation } from './request.js';
 
-/** packages/worker/src/run-watch.ts. */
+/** packages/worker/src/inference/run-watch.ts. */
 const STUCK_MS = 2_000;
 const STUCK_FACTOR = 10;
 const QUESTION_EVERY = 0.25;

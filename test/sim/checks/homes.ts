@@ -11,7 +11,7 @@ import type { CodedModel } from '@kofn/master';
 import type { Machine } from '../machine.js';
 import type { Violation } from './request.js';
 
-/** packages/worker/src/leases.ts, and what a claim may have been under way for. */
+/** packages/worker/src/store/leases.ts, and what a claim may have been under way for. */
 export const LEASES_OVER_MS = 24 * 3_600_000 + 3_600_000;
 
 /** The shards that workers hold for a model when a master has connected to them, and those that it sends until it is deployed. */

@@ -1,5 +1,5 @@
 import type { Scheduler } from 'fast-check';
-import type { BlobStore } from '../../src/blob-store.js';
+import type { BlobStore } from '../../src/store/blob-store.js';
 
 /** `blobs`, where each step that changes something begins, and answers, when the scheduler lets it. */
 export function scheduledBlobs(blobs: BlobStore, scheduler: Scheduler): BlobStore {

@@ -2,9 +2,9 @@
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Owner, ShardFiles } from '@kofn/wire';
-import type { BlobStore, StoredBlob } from '../../src/blob-store.js';
-import { FsBlobStore } from '../../src/fs-blob-store.js';
-import { ShardStore } from '../../src/shard-store.js';
+import type { BlobStore, StoredBlob } from '../../src/store/blob-store.js';
+import { FsBlobStore } from '../../src/store/fs-blob-store.js';
+import { ShardStore } from '../../src/store/shard-store.js';
 import { temporaryFolder } from './temporary.js';
 import { TestClock } from './test-clock.js';
 

@@ -16,12 +16,12 @@ import {
   type ServiceHandlers,
   type ShardBlock,
 } from '@kofn/wire';
-import type { StoredBlob } from './blob-store.js';
-import { SESSION_BYTES, type Executor } from './executor.js';
+import type { StoredBlob } from '../store/blob-store.js';
+import { SESSION_BYTES, type Executor } from '../inference/executor.js';
 import type { Journal } from './journal.js';
-import type { Logger } from './logs.js';
-import type { ShardStore } from './shard-store.js';
-import type { WorkMeter } from './work-meter.js';
+import type { Logger } from '../process/logs.js';
+import type { ShardStore } from '../store/shard-store.js';
+import type { WorkMeter } from '../inference/work-meter.js';
 
 /** The limits that shard_store.proto states; so many names fit into so many bytes. */
 const MAX_REQUEST_BYTES = 2 ** 20;

@@ -4,7 +4,7 @@
  */
 import { abortReason, type Signal } from '@kofn/core';
 import { errorFrame, replyFrame, timesParameters, type InferRequestMessage, type MessageParts } from '@kofn/wire';
-import { asComputed, asSent, isLost } from './faults.js';
+import { asComputed, asSent, isLost } from '../faults/faults.js';
 import { infer, type InferenceParts } from './inference.js';
 
 export async function answerOnStream(

@@ -5,8 +5,8 @@
 import type { RequestQueue } from '@kofn/wire';
 import { counterOf, gaugeOf } from '@kofn/wire/metrics';
 import { Histogram, Registry } from 'prom-client';
-import type { Executor } from './executor.js';
-import type { ShardStore } from './shard-store.js';
+import type { Executor } from '../inference/executor.js';
+import type { ShardStore } from '../store/shard-store.js';
 
 const DURATIONS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 

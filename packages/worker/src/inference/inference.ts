@@ -11,10 +11,10 @@ import {
   type RequestQueue,
 } from '@kofn/wire';
 import type { Executor } from './executor.js';
-import type { Fate, Faults } from './faults.js';
-import type { Logger } from './logs.js';
+import type { Fate, Faults } from '../faults/faults.js';
+import type { Logger } from '../process/logs.js';
 import type { WorkMeter } from './work-meter.js';
-import type { ShardStore } from './shard-store.js';
+import type { ShardStore } from '../store/shard-store.js';
 
 /** Every shard has the one version: another weight is another name. */
 export const MODEL_VERSION = '1';

@@ -20,20 +20,20 @@ import {
   type StreamServing,
 } from '@kofn/wire';
 import type { Registry } from 'prom-client';
-import type { BlobStore } from './blob-store.js';
-import { emulatedDevice } from './emulated-device.js';
-import { Executor } from './executor.js';
-import { faultHandlers } from './fault-rpc.js';
+import type { BlobStore } from '../store/blob-store.js';
+import { emulatedDevice } from '../faults/emulated-device.js';
+import { Executor } from '../inference/executor.js';
+import { faultHandlers } from '../faults/fault-rpc.js';
 import { Journal } from './journal.js';
-import type { Faults } from './faults.js';
-import { checkVersion, infer, isVersion, MODEL_VERSION } from './inference.js';
-import type { Logger } from './logs.js';
-import { inferenceTimes, workerMetrics } from './metrics.js';
-import { RunWatch } from './run-watch.js';
-import { WorkMeter } from './work-meter.js';
+import type { Faults } from '../faults/faults.js';
+import { checkVersion, infer, isVersion, MODEL_VERSION } from '../inference/inference.js';
+import type { Logger } from '../process/logs.js';
+import { inferenceTimes, workerMetrics } from '../monitoring/metrics.js';
+import { RunWatch } from '../inference/run-watch.js';
+import { WorkMeter } from '../inference/work-meter.js';
 import { shardStoreHandlers } from './shard-rpc.js';
-import { ShardStore } from './shard-store.js';
-import { answerOnStream } from './stream.js';
+import { ShardStore } from '../store/shard-store.js';
+import { answerOnStream } from '../inference/stream.js';
 
 export interface WorkerParts {
   readonly engine: Engine;

@@ -16,7 +16,7 @@ import {
   type MessageParts,
   type ResolvedFaultSettings,
 } from '@kofn/wire';
-import { endNow, standStill } from './own-process.js';
+import { endNow, standStill } from '../process/own-process.js';
 
 /** In so many turns of the event loop a reply has been handed to the operating system. */
 const TURNS_OF_A_REPLY = 10;

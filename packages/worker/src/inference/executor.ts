@@ -9,7 +9,7 @@
 import { abortable, KofnError, type Signal, type Tensors } from '@kofn/core';
 import type { Engine, Session, ValueInfo } from '@kofn/engine';
 import type { RunWatch } from './run-watch.js';
-import type { ShardStore } from './shard-store.js';
+import type { ShardStore } from '../store/shard-store.js';
 
 /** What ONNX Runtime takes for a session beside its weights. */
 export const SESSION_BYTES = 2 * 2 ** 20;
