@@ -1,6 +1,11 @@
 // Everything a user of kofn needs: connect, deploy, run.
 export { connect, codedLayer, codedModel, planModel } from '@kofn/master';
-export { startLocalWorkers, type LocalWorker, type LocalWorkerOptions, type LocalWorkers } from './local-workers.js';
+export {
+  startLocalWorkers,
+  type LocalWorker,
+  type LocalWorkerOptions,
+  type LocalWorkers,
+} from './workers/local-workers.js';
 export { float32, tensor, type DType, type Float32Tensor, type Shape, type Tensor, type Tensors } from '@kofn/core';
 export { ERROR_CODES, isKofnError, KofnError, type ErrorCode } from '@kofn/core';
 // The types of what goes in and comes out.

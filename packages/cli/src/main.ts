@@ -11,15 +11,15 @@ import { Command, CommanderError } from 'commander';
 import { KofnError } from '@kofn/core';
 import type { OnLoss } from '@kofn/master';
 import picocolors from 'picocolors';
-import { addresses, decimal, kill, names, oneOf, whole } from './arguments.js';
+import { addresses, decimal, kill, names, oneOf, whole } from './options/arguments.js';
 import type { BenchFailureArguments } from './commands/bench-failure.js';
 import type { CompareArguments } from './commands/bench-compare.js';
 import type { DemoArguments } from './commands/demo.js';
 import type { FleetArguments } from './commands/fleet.js';
 import type { ReplanArguments } from './commands/replan.js';
 import type { RunArguments } from './commands/run.js';
-import { describeError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, exitCodeOf } from './exit.js';
-import { Interrupt } from './interrupt.js';
+import { describeError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, exitCodeOf } from './terminal/exit.js';
+import { Interrupt } from './terminal/interrupt.js';
 import {
   addClusterOptions,
   addCodeOptions,
@@ -27,7 +27,7 @@ import {
   addInputOptions,
   addJsonOption,
   type SharedArguments,
-} from './shared-options.js';
+} from './workers/shared-options.js';
 
 /** Runs the command line (without node and script) and returns the exit code. */
 export async function main(args: readonly string[]): Promise<number> {

@@ -1,9 +1,19 @@
 import assert from 'node:assert/strict';
 import { isKofnError } from '@kofn/core';
 import { describe, it } from 'mocha';
-import { decimal, hedge, inputFile, kill, layerChoice, names, numbers, oneOf, whole } from '../src/arguments.js';
-import { checkKills } from '../src/kill-plan.js';
-import { workerCount } from '../src/session.js';
+import {
+  decimal,
+  hedge,
+  inputFile,
+  kill,
+  layerChoice,
+  names,
+  numbers,
+  oneOf,
+  whole,
+} from '../src/options/arguments.js';
+import { checkKills } from '../src/workers/kill-plan.js';
+import { workerCount } from '../src/workers/session.js';
 
 function refuses(work: () => unknown, message: RegExp): void {
   assert.throws(work, (error: unknown) => {

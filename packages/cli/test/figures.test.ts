@@ -3,13 +3,13 @@ import { isKofnError, KofnError, seededRng, tensor, type Tensor } from '@kofn/co
 import type { RunReport } from '@kofn/master';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { calibrated, compareOutputs, isWrong } from '../src/compare.js';
-import { describeError, exitCodeOf } from '../src/exit.js';
+import { calibrated, compareOutputs, isWrong } from '../src/answers/compare.js';
+import { describeError, exitCodeOf } from '../src/terminal/exit.js';
 import { fromHalf, toHalf } from '@kofn/core';
-import { fileNames } from '../src/output.js';
-import { formatBytes, formatCount, formatError, formatMs, table } from '../src/render.js';
-import { percentile } from '../src/stats.js';
-import { jsonNumber, Tally } from '../src/tally.js';
+import { fileNames } from '../src/io/output.js';
+import { formatBytes, formatCount, formatError, formatMs, table } from '../src/terminal/render.js';
+import { percentile } from '../src/answers/stats.js';
+import { jsonNumber, Tally } from '../src/answers/tally.js';
 
 const floats = (...values: number[]): Tensor => tensor('float32', [values.length], Float32Array.from(values));
 

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { createCode, type CodeName } from '@kofn/encoder';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { fleetScreen } from '../src/fleet-screen.js';
-import { standingModels, type Holder } from '../src/fleet-models.js';
+import { fleetScreen } from '../src/fleet/fleet-screen.js';
+import { standingModels, type Holder } from '../src/fleet/fleet-models.js';
 
 const owner = { cluster: 'c', model: 'm', version: 1 };
 

@@ -6,8 +6,8 @@ import { isKofnError, tensor, type DType, type ErrorCode } from '@kofn/core';
 import { after, before, describe, it } from 'mocha';
 import onnxProto from 'onnx-proto';
 import sharp from 'sharp';
-import type { InputFile, Shapes } from '../src/arguments.js';
-import { openInputs } from '../src/inputs.js';
+import type { InputFile, Shapes } from '../src/options/arguments.js';
+import { openInputs } from '../src/io/inputs.js';
 import { writeNpy } from '../src/io/npy.js';
 
 const { onnx } = onnxProto;

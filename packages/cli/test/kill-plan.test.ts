@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { systemClock } from '@kofn/core';
 import type { RunReport } from '@kofn/master';
 import { afterEach, beforeEach, describe, it } from 'mocha';
-import { KillPlan } from '../src/kill-plan.js';
+import { KillPlan } from '../src/workers/kill-plan.js';
 
 /** A report of two layers; `answered` are the workers that answered in the first. */
 function report(answered: readonly number[]): RunReport {

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isKofnError, KofnError } from '@kofn/core';
 import { after, before, describe, it } from 'mocha';
-import { startLocalWorkers } from '../src/local-workers.js';
+import { startLocalWorkers } from '../src/workers/local-workers.js';
 
 describe('local workers', () => {
   const originalTmp = process.env['TMPDIR'];
@@ -70,7 +70,7 @@ describe('local workers', () => {
 
   it('leave nothing when their parent exits just as one has', async () => {
     const script = `
-      import { startLocalWorkers } from '${new URL('../src/local-workers.js', import.meta.url).href}';
+      import { startLocalWorkers } from '${new URL('../src/workers/local-workers.js', import.meta.url).href}';
       const workers = await startLocalWorkers(2);
       void workers.kill(0);
       const look = () => (workers.pidOf(0) === undefined ? process.exit(7) : setImmediate(look));

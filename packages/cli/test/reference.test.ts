@@ -5,7 +5,7 @@ import path from 'node:path';
 import { isKofnError, KofnError, tensor, type Tensor } from '@kofn/core';
 import { after, before, describe, it } from 'mocha';
 import onnxProto from 'onnx-proto';
-import { Reference } from '../src/reference.js';
+import { Reference } from '../src/answers/reference.js';
 
 const { onnx } = onnxProto;
 const FLOAT = 1;

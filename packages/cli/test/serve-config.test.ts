@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'mocha';
 import onnxProto from 'onnx-proto';
-import { serve } from '../src/commands/serve.js';
+import { serve } from '../src/serve/serve.js';
 import { serveCommand } from '../src/serve/command.js';
 import { readServeConfig, settle } from '../src/serve/config.js';
 import { serveConfigSchema } from '../src/serve/config-schema.js';
-import { parseShape } from '../src/arguments.js';
+import { parseShape } from '../src/options/arguments.js';
 import { modelFiles, parseLabels, parseModel } from '../src/serve/models.js';
 
 /** y = relu(x). */

@@ -1,10 +1,10 @@
 /** `kofn bench compare A B`: what changed between two runs of `kofn bench failure` beyond noise. */
 import { KofnError } from '@kofn/core';
-import { EXIT_FAILED, EXIT_OK } from '../exit.js';
-import { compareRuns, LEVEL, type CellComparison, type Change, type Comparison } from '../failure/compare.js';
+import { EXIT_FAILED, EXIT_OK } from '../terminal/exit.js';
+import { compareRuns, LEVEL, type CellComparison, type Change, type Comparison } from '../failure/result/compare.js';
 import { msOf, NONE, ratioText } from '../failure/report/rows.js';
 import { readResult } from '../failure/report/write.js';
-import { formatBytes, plural, table, verdict } from '../render.js';
+import { formatBytes, plural, table, verdict } from '../terminal/render.js';
 
 export interface CompareArguments {
   readonly json?: boolean;

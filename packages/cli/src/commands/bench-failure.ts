@@ -1,15 +1,15 @@
 /** `kofn bench failure`: runs a config, writes its report, prints its table. */
 import path from 'node:path';
 import { KofnError } from '@kofn/core';
-import { EXIT_FAILED, EXIT_OK } from '../exit.js';
-import { readConfig, type Config } from '../failure/config.js';
+import { EXIT_FAILED, EXIT_OK } from '../terminal/exit.js';
+import { readConfig, type Config } from '../failure/config/config.js';
 import { resultTables } from '../failure/report/table.js';
 import { openFolder, writeResult } from '../failure/report/write.js';
-import type { RunResult } from '../failure/result.js';
-import { runBenchmark } from '../failure/run.js';
-import { shippedConfig } from '../failure/shipped.js';
-import { note, openProgress } from '../progress.js';
-import { table } from '../render.js';
+import type { RunResult } from '../failure/result/result.js';
+import { runBenchmark } from '../failure/run/run.js';
+import { shippedConfig } from '../failure/config/shipped.js';
+import { note, openProgress } from '../terminal/progress.js';
+import { table } from '../terminal/render.js';
 
 export interface BenchFailureArguments {
   readonly config: string;

@@ -4,12 +4,12 @@
  * without a code.
  */
 import type { Tensors } from '@kofn/core';
-import { loadDemoData, type DemoData } from '../demo-data.js';
-import { DEMO_WORKERS, demoPass, KILLED_WORKER, type DemoFigures } from '../demo-pass.js';
-import { EXIT_FAILED, EXIT_OK } from '../exit.js';
-import { note, openProgress } from '../progress.js';
-import { Reference } from '../reference.js';
-import { formatError, formatMs, table, verdict } from '../render.js';
+import { loadDemoData, type DemoData } from '../demo/demo-data.js';
+import { DEMO_WORKERS, demoPass, KILLED_WORKER, type DemoFigures } from '../demo/demo-pass.js';
+import { EXIT_FAILED, EXIT_OK } from '../terminal/exit.js';
+import { note, openProgress } from '../terminal/progress.js';
+import { Reference } from '../answers/reference.js';
+import { formatError, formatMs, table, verdict } from '../terminal/render.js';
 
 export interface DemoArguments {
   readonly requests: number;

@@ -4,10 +4,11 @@
  * and uploads of a fraction of a megabyte.
  */
 import { float32, isKofnError, KofnError, openScope, systemClock, type Signal } from '@kofn/core';
-import { connectChannel, EncodedInputs, WorkerClient, type Owner } from '@kofn/wire';
-import { EXIT_FAILED, EXIT_OK } from '../exit.js';
-import { standingModels, type Holder, type StandingModel } from '../fleet-models.js';
-import { fleetScreen } from '../fleet-screen.js';
+import { connectChannel, EncodedInputs, WorkerClient } from '@kofn/wire';
+import type { FleetObject, WorkerObject } from '../fleet/fleet-object.js';
+import { EXIT_FAILED, EXIT_OK } from '../terminal/exit.js';
+import { standingModels, type Holder } from '../fleet/fleet-models.js';
+import { fleetScreen } from '../fleet/fleet-screen.js';
 
 export interface FleetArguments {
   readonly workers: readonly string[];
@@ -21,44 +22,6 @@ const ROUNDS = 5;
 const UPLOADS = 3;
 const UPLOAD_FLOATS = 2 ** 15;
 const MAX_MESSAGE_BYTES = 2 ** 28;
-
-/** The shards that one version of a model has on one worker. */
-interface OwnedShards extends Owner {
-  readonly shards: number;
-  readonly bytes: number;
-}
-
-export interface WorkerObject {
-  readonly worker: number;
-  readonly address: string;
-  /** `unreachable` when it did not answer in time, for the reason given; `duplicate` when it is one that stands before it. */
-  readonly state: 'ready' | 'engine stuck' | 'draining' | 'unreachable' | 'duplicate';
-  readonly reason: string;
-  readonly roundTripMs: number | null;
-  /** To it; null as well when an upload takes hardly longer than a question. */
-  readonly bytesPerSecond: number | null;
-  /** In its engine, over the runs of coded blocks of the last five to ten minutes; null when there were none. */
-  readonly macsPerSecond: number | null;
-  readonly recentRuns: number | null;
-  readonly engine: string | null;
-  readonly cores: number | null;
-  /** What the shards that are open now take. */
-  readonly memoryUsedBytes: number | null;
-  readonly memoryLimitBytes: number | null;
-  readonly diskUsedBytes: number | null;
-  readonly diskLimitBytes: number | null;
-  readonly shards: number | null;
-  readonly shardBytes: number | null;
-  readonly owners: readonly OwnedShards[];
-}
-
-/** The object of `kofn fleet --json`. */
-export interface FleetObject {
-  readonly workers: readonly WorkerObject[];
-  readonly models: readonly StandingModel[];
-  /** What happened to workers lately, the latest last. */
-  readonly events: readonly { readonly worker: number; readonly ageMs: number; readonly text: string }[];
-}
 
 /** One worker, and what only those that answered have. */
 interface Seen {

@@ -2,12 +2,12 @@
 import { loadModel } from '@kofn/graph';
 import { planModel, zeroInputs, type Plan } from '@kofn/master';
 import { formatShape, KofnError, type Tensors } from '@kofn/core';
-import { EXIT_OK } from '../exit.js';
-import { assumedSizes, openInputs, shapeExample, takenInputs, withShapes } from '../inputs.js';
-import { nothingPays, planTable, planTotals, planWords, segmentWords } from '../plan-table.js';
-import { note } from '../progress.js';
-import { codeOptions, workerCount, Workers } from '../session.js';
-import type { SharedArguments } from '../shared-options.js';
+import { EXIT_OK } from '../terminal/exit.js';
+import { assumedSizes, openInputs, shapeExample, takenInputs, withShapes } from '../io/inputs.js';
+import { nothingPays, planTable, planTotals, planWords, segmentWords } from '../terminal/plan-table.js';
+import { note } from '../terminal/progress.js';
+import { codeOptions, workerCount, Workers } from '../workers/session.js';
+import type { SharedArguments } from '../workers/shared-options.js';
 
 /** Planned for when no workers are given. */
 export const ASSUMED_WORKERS = 5;

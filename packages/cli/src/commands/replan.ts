@@ -12,12 +12,12 @@ import {
   type Replanned,
   type StandingModel,
 } from '@kofn/master';
-import { EXIT_OK } from '../exit.js';
-import { planTotals, planWords } from '../plan-table.js';
-import { note } from '../progress.js';
-import { formatBytes, plural, table } from '../render.js';
-import { codeOptions, openDeployBar, Workers, type DeployBar } from '../session.js';
-import type { SharedArguments } from '../shared-options.js';
+import { EXIT_OK } from '../terminal/exit.js';
+import { planTotals, planWords } from '../terminal/plan-table.js';
+import { note } from '../terminal/progress.js';
+import { formatBytes, plural, table } from '../terminal/render.js';
+import { codeOptions, openDeployBar, Workers, type DeployBar } from '../workers/session.js';
+import type { SharedArguments } from '../workers/shared-options.js';
 import { sampleInputsOf } from './plan.js';
 
 export interface ReplanArguments extends SharedArguments {

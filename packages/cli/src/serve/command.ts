@@ -2,9 +2,9 @@
 import type { OnLoss } from '@kofn/master';
 import { Command, Option } from 'commander';
 import { z } from 'zod';
-import { decimal, names, oneOf, parseShape, whole } from '../arguments.js';
-import { serve, type ServeArguments } from '../commands/serve.js';
-import { addClusterOptions, addCodeOptions, addJsonOption } from '../shared-options.js';
+import { decimal, names, oneOf, parseShape, whole } from '../options/arguments.js';
+import { serve, type ServeArguments } from './serve.js';
+import { addClusterOptions, addCodeOptions, addJsonOption } from '../workers/shared-options.js';
 import { readServeConfig, settle, variableOf } from './config.js';
 import { serveConfigSchema, serverFields } from './config-schema.js';
 import { parseLabels, parseModel } from './models.js';

@@ -7,7 +7,7 @@ import { ENGINE_NAMES } from '@kofn/engine';
 import { DEFAULT_WORKER_PORT } from '@kofn/wire/address';
 import { LOG_LEVELS } from '@kofn/worker';
 import { z } from 'zod';
-import { MAX_LOCAL_WORKERS } from '../shared-options.js';
+import { MAX_LOCAL_WORKERS } from '../workers/shared-options.js';
 
 const whole = (min: number, max: number) => z.int().min(min).max(max);
 const ms = (min: number) =>

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { KofnError } from '@kofn/core';
 import type { Command, Option } from 'commander';
 import { parseDocument } from 'yaml';
-import { issueText } from '../failure/config.js';
+import { issueText } from '../failure/config/config.js';
 import { serveConfigSchema, type ServeConfig } from './config-schema.js';
 
 /** Reads and checks `file`; paths in it are relative to it. Throws NOT_FOUND, or INVALID_ARGUMENT with every mistake in it. */

@@ -5,9 +5,9 @@ import { KofnError, type Tensors } from '@kofn/core';
 import { loadModel } from '@kofn/graph';
 import { zeroInputs, type OnLoss } from '@kofn/master';
 import type { ModelFile } from '@kofn/master/serve';
-import type { Shapes } from '../arguments.js';
-import { withShapes } from '../inputs.js';
-import { codeOptions, type CodeArguments } from '../session.js';
+import type { Shapes } from '../options/arguments.js';
+import { withShapes } from '../io/inputs.js';
+import { codeOptions, type CodeArguments } from '../workers/session.js';
 import type { ModelConfig } from './config-schema.js';
 
 /** A MODEL argument: FILE, NAME=FILE or NAME:VERSION=FILE. Throws INVALID_ARGUMENT. */

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { isKofnError } from '@kofn/core';
 import { after, before, describe, it } from 'mocha';
-import { CpuQuota } from '../../src/failure/cgroup.js';
+import { CpuQuota } from '../../src/failure/fleet/cgroup.js';
 
 describe('a CPU quota', () => {
   let busy: ChildProcess;
@@ -93,7 +93,7 @@ describe('a CPU quota', () => {
   it(
     'goes when its owner exits, and with the next run when that was killed',
     here(async () => {
-      const url = new URL('../../src/failure/cgroup.js', import.meta.url).href;
+      const url = new URL('../../src/failure/fleet/cgroup.js', import.meta.url).href;
       const run = async (last: string) => {
         const script = `import { CpuQuota } from '${url}'; CpuQuota.open(${busy.pid}, 0.5); ${last}`;
         const child = spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: 'inherit' });

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, it } from 'mocha';
 import { comparisonText } from '../../src/commands/bench-compare.js';
-import { compareRuns, type Comparison, type Figure } from '../../src/failure/compare.js';
-import type { CellResult, RunResult } from '../../src/failure/result.js';
+import { compareRuns, type Comparison, type Figure } from '../../src/failure/result/compare.js';
+import type { CellResult, RunResult } from '../../src/failure/result/result.js';
 import { main } from '../../src/main.js';
 import { drawRun, type Drawn } from '../support/run-result.js';
 

@@ -4,8 +4,8 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isKofnError } from '@kofn/core';
 import { describe, it } from 'mocha';
-import { parseConfig, readConfig } from '../../src/failure/config.js';
-import { strategyOf } from '../../src/failure/strategies.js';
+import { parseConfig, readConfig } from '../../src/failure/config/config.js';
+import { strategyOf } from '../../src/failure/run/strategies.js';
 
 const SHIPPED = fileURLToPath(new URL('../../../../../bench/failure/', import.meta.url));
 

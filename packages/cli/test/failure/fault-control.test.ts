@@ -5,7 +5,7 @@ import path from 'node:path';
 import { describe, it } from 'mocha';
 import { listenGrpc, METHODS } from '@kofn/wire';
 import { startWorker } from '@kofn/worker';
-import { FaultControl } from '../../src/failure/fault-control.js';
+import { FaultControl } from '../../src/failure/fleet/fault-control.js';
 
 async function start(allowFaults: boolean) {
   const dataDir = await mkdtemp(path.join(tmpdir(), 'kofn-fault-control-'));

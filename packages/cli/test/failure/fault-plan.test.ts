@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { faultFields, type Fault } from '../../src/failure/config-schema.js';
-import { planFaults } from '../../src/failure/fault-plan.js';
-import { FAULTS } from '../../src/failure/presets.js';
+import { faultFields, type Fault } from '../../src/failure/config/config-schema.js';
+import { planFaults } from '../../src/failure/fleet/fault-plan.js';
+import { FAULTS } from '../../src/failure/config/presets.js';
 
 const fault = (fields: Partial<Fault> & { kind: Fault['kind'] }): Fault => faultFields.parse(fields);
 const ANY = fc.constantFrom(...Object.values(FAULTS));

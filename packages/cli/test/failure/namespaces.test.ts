@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { isKofnError } from '@kofn/core';
 import { before, describe, it } from 'mocha';
 import { namespacesAvailable, NetworkNamespaces } from '../../src/failure/links/namespaces.js';
-import { startLocalWorkers } from '../../src/local-workers.js';
+import { startLocalWorkers } from '../../src/workers/local-workers.js';
 
 const namesOf = (pid: number) =>
   existsSync('/run/netns') ? readdirSync('/run/netns').filter(name => name.startsWith(`kofn-${pid}-`)) : [];

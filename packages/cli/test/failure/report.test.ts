@@ -10,7 +10,7 @@ import { groupsOf } from '../../src/failure/report/rows.js';
 import { courseOf, tailOf } from '../../src/failure/report/series.js';
 import { resultMarkdown, resultTables } from '../../src/failure/report/table.js';
 import { readResult, writeResult } from '../../src/failure/report/write.js';
-import type { CellResult, RunResult } from '../../src/failure/result.js';
+import type { CellResult, RunResult } from '../../src/failure/result/result.js';
 import { wellFormed } from '../support/markup.js';
 import { drawRun } from '../support/run-result.js';
 

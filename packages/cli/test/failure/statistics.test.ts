@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { seededRng, type Rng } from '@kofn/core';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { fisher, normalQuantile } from '../../src/failure/exact.js';
-import { estimateOf, estimatesOf, latency, ratioOf, ratios } from '../../src/failure/statistics.js';
-import { percentile } from '../../src/stats.js';
+import { fisher, normalQuantile } from '../../src/failure/result/exact.js';
+import { estimateOf, estimatesOf, latency, ratioOf, ratios } from '../../src/failure/result/statistics.js';
+import { percentile } from '../../src/answers/stats.js';
 
 const draw = (rng: Rng, repeats: number, each: number, scale = 1) =>
   Array.from({ length: repeats }, () => Array.from({ length: each }, () => scale * Math.exp(rng.normal())));

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { KofnError } from '@kofn/core';
 import { describe, it } from 'mocha';
-import { parseConfig } from '../../src/failure/config.js';
-import { planFaults } from '../../src/failure/fault-plan.js';
-import { cellResult } from '../../src/failure/result.js';
-import type { Repeat, RequestRecord } from '../../src/failure/run-repeat.js';
-import { strategyOf } from '../../src/failure/strategies.js';
-import { summarise, withRatios } from '../../src/failure/summarise.js';
+import { parseConfig } from '../../src/failure/config/config.js';
+import { planFaults } from '../../src/failure/fleet/fault-plan.js';
+import { cellResult } from '../../src/failure/result/result.js';
+import type { Repeat, RequestRecord } from '../../src/failure/run/run-repeat.js';
+import { strategyOf } from '../../src/failure/run/strategies.js';
+import { summarise, withRatios } from '../../src/failure/run/summarise.js';
 
 const CONFIG = `
 name: c

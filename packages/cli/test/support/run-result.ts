@@ -1,7 +1,7 @@
 /** A drawn RunResult that looks like a real one: what the report and the comparison are tested on. The same options draw the same. */
 import { seededRng, type Rng } from '@kofn/core';
-import { RESULT_SCHEMA, type CellResult, type FaultResult, type RunResult } from '../../src/failure/result.js';
-import { answeredOf, estimateOf, latency, ratioOf, ratios } from '../../src/failure/statistics.js';
+import { RESULT_SCHEMA, type CellResult, type FaultResult, type RunResult } from '../../src/failure/result/result.js';
+import { answeredOf, estimateOf, latency, ratioOf, ratios } from '../../src/failure/result/statistics.js';
 
 export interface Drawn {
   readonly seed?: number;

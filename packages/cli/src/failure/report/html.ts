@@ -8,8 +8,8 @@
  * 4. Headings are in order, tables have scopes, pictures have titles and descriptions; wide things scroll in their own box.
  * 5. The result itself is in the page, so that `kofn bench compare` reads it too (`embeddedJson`).
  */
-import { plural } from '../../render.js';
-import type { CellResult, RunResult } from '../result.js';
+import { plural } from '../../terminal/render.js';
+import type { CellResult, RunResult } from '../result/result.js';
 import { plotsOf, type Plot } from './plots.js';
 import {
   columnsOf,

@@ -2,8 +2,8 @@
  * The pictures of a run. Of each group of cells that can be compared: how many requests took how long, and the 99th percentile with its
  * interval; of each cell that had faults: latency over time. What is drawn is in series.ts, how it looks in theme.ts.
  */
-import type { CellResult, Estimate, RunResult } from '../result.js';
-import { PERCENTILE_NAMES } from '../statistics.js';
+import type { CellResult, Estimate, RunResult } from '../result/result.js';
+import { PERCENTILE_NAMES } from '../result/statistics.js';
 import { groupsOf, msOf, seriesName, type Group } from './rows.js';
 import { courseOf, tailMarks, tailOf } from './series.js';
 import { INK, PALE, seriesScales, toSvg, type TopLevelSpec } from './theme.js';

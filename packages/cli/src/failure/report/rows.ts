@@ -7,8 +7,8 @@
  *    price. A table that is too wide is cut between sets.
  * 3. A figure that there is none of is –, never 0.
  */
-import { formatBytes, formatMs, plural } from '../../render.js';
-import type { CellResult, Estimate, RunResult } from '../result.js';
+import { formatBytes, formatMs, plural } from '../../terminal/render.js';
+import type { CellResult, Estimate, RunResult } from '../result/result.js';
 
 export const NONE = '–';
 

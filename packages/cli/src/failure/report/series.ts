@@ -6,7 +6,7 @@
  *    course. Every moment that lost a request or had a fault shows it.
  * 2. A lost request counts as slower than any that was answered.
  */
-import type { CellResult } from '../result.js';
+import type { CellResult } from '../result/result.js';
 
 /** Points of one line. */
 const MOST_POINTS = 300;

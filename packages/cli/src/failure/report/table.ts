@@ -1,7 +1,7 @@
 /** A run as tables for a terminal, and the same as Markdown. What is in them is in rows.ts. */
 import { stripVTControlCharacters } from 'node:util';
-import { bold, table, verdict } from '../../render.js';
-import type { RunResult } from '../result.js';
+import { bold, table, verdict } from '../../terminal/render.js';
+import type { RunResult } from '../result/result.js';
 import {
   columnsOf,
   commonOf,

@@ -10,7 +10,7 @@ import { access, constants, mkdir, readFile, rename, rm, stat, writeFile } from 
 import path from 'node:path';
 import { KofnError } from '@kofn/core';
 import { z } from 'zod';
-import { RESULT_SCHEMA, runResult, type RunResult } from '../result.js';
+import { RESULT_SCHEMA, runResult, type RunResult } from '../result/result.js';
 
 export interface Written {
   readonly json: string;
