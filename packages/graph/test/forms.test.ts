@@ -17,8 +17,8 @@ import {
   type Codable,
   type ModelFiles,
 } from '../src/index.js';
-import { onnx, type GraphProto, type NodeProto } from '../src/proto.js';
-import { writeModel, type Constant } from '../src/write-model.js';
+import { onnx, type GraphProto, type NodeProto } from '../src/model/proto.js';
+import { writeModel, type Constant } from '../src/model/write-model.js';
 import { assertClose, externalConstant, io, node, ramp, values } from './support/models.js';
 import { runModel } from './support/ort.js';
 import { runCut } from './support/run-cut.js';

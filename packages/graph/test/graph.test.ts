@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { float32 } from '@kofn/core';
 import { describe, it } from 'mocha';
 import { cutModel, findCodable, loadModel, modelFiles, probeModel, profile, type Codable } from '../src/index.js';
-import { onnx, type NodeProto } from '../src/proto.js';
-import { writeModel } from '../src/write-model.js';
+import { onnx, type NodeProto } from '../src/model/proto.js';
+import { writeModel } from '../src/model/write-model.js';
 import { diamond } from './support/diamond.js';
 import { io, node, ramp } from './support/models.js';
 

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { float32, KofnError, type Tensor } from '@kofn/core';
 import { describe, it } from 'mocha';
 import { findCodable, layerModel, loadModel, outputShape, type Codable, type ModelFiles } from '../src/index.js';
-import { valueInfoProto, type NodeProto } from '../src/proto.js';
-import { writeModel } from '../src/write-model.js';
+import { valueInfoProto, type NodeProto } from '../src/model/proto.js';
+import { writeModel } from '../src/model/write-model.js';
 import { assertClose, node, values } from './support/models.js';
 import { runModel } from './support/ort.js';
 

@@ -7,8 +7,8 @@ import { atOnce, float32, isKofnError, PART_VALUES } from '@kofn/core';
 import fc from 'fast-check';
 import { after, describe, it } from 'mocha';
 import { constantValue, findCodable, loadModel, type Codable, type OnnxModel } from '../src/index.js';
-import { onnx, type NodeProto, type TensorProto } from '../src/proto.js';
-import { writeModel } from '../src/write-model.js';
+import { onnx, type NodeProto, type TensorProto } from '../src/model/proto.js';
+import { writeModel } from '../src/model/write-model.js';
 import { diamond } from './support/diamond.js';
 import { externalConstant, io, node, ramp, refused } from './support/models.js';
 

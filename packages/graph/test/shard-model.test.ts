@@ -15,7 +15,7 @@ import {
   type Codable,
   type LinearLayer,
 } from '../src/index.js';
-import { onnx } from '../src/proto.js';
+import { onnx } from '../src/model/proto.js';
 import { diamond } from './support/diamond.js';
 import { assertClose, ramp, values } from './support/models.js';
 import { runModel } from './support/ort.js';

@@ -6,7 +6,7 @@ import path from 'node:path';
 import type { ErrorCode } from '@kofn/core';
 import { describe, it } from 'mocha';
 import { constantValue, cutModel, loadModel } from '../src/index.js';
-import { onnx, type GraphProto, type NodeProto, type TypeProto } from '../src/proto.js';
+import { onnx, type GraphProto, type NodeProto, type TypeProto } from '../src/model/proto.js';
 import { externalConstant, io, node, refused } from './support/models.js';
 
 const tensorOf = (elemType: number): TypeProto => ({ tensorType: { elemType } });

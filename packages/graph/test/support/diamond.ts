@@ -1,7 +1,7 @@
 /** A small model with a fork, a join and two outputs. */
 import { float32 } from '@kofn/core';
 import type { ModelFiles } from '../../src/index.js';
-import { writeModel } from '../../src/write-model.js';
+import { writeModel } from '../../src/model/write-model.js';
 import { io, node, ramp } from './models.js';
 
 /** x → conv1 → relu → (conv2, conv3) → add → flatten → fc: a diamond with two coded nodes side by side. */

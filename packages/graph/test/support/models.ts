@@ -1,7 +1,7 @@
 /** Small models, node by node, and the comparison of what they give. */
 import assert from 'node:assert/strict';
 import { elementCount, float32, isKofnError, type ErrorCode, type Float32Tensor, type Tensor } from '@kofn/core';
-import { valueInfoProto, type NodeProto, type TensorProto, type ValueInfoProto } from '../../src/proto.js';
+import { valueInfoProto, type NodeProto, type TensorProto, type ValueInfoProto } from '../../src/model/proto.js';
 
 type Attributes = Readonly<Record<string, number | readonly number[] | string | { readonly float: number }>>;
 

@@ -2,8 +2,8 @@
 import fc from 'fast-check';
 import type { Shape, Tensor } from '@kofn/core';
 import type { ModelFiles } from '../../src/index.js';
-import type { NodeProto } from '../../src/proto.js';
-import { writeModel } from '../../src/write-model.js';
+import type { NodeProto } from '../../src/model/proto.js';
+import { writeModel } from '../../src/model/write-model.js';
 import { io, node, values } from './models.js';
 
 /** One decision of a model's growth: which operator, which earlier value, and free numbers. */

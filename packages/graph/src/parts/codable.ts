@@ -3,11 +3,11 @@
  * whose weights are constant float32, or float16 cast to it.
  */
 import { atOnce, elementCount, fromHalf, type Parts, type RowSource } from '@kofn/core';
-import { neededNodes, type GraphNode, type OnnxModel } from './graph.js';
+import { neededNodes, type GraphNode, type OnnxModel } from '../model/graph.js';
 import { transposedInParts, type ConvAttributes, type LayerGeometry, type LinearLayer } from './linear-layer.js';
-import { constantSlice, isFiniteConstant } from './constant.js';
-import { isLinear } from './original-names.js';
-import { isPerUnit } from './plain-form.js';
+import { constantSlice, isFiniteConstant } from '../model/constant.js';
+import { isLinear } from '../model/original-names.js';
+import { isPerUnit } from '../model/plain-form.js';
 import {
   dtypeOf,
   floatAttribute,
@@ -17,7 +17,7 @@ import {
   shapeOf,
   stringAttribute,
   type TensorProto,
-} from './proto.js';
+} from '../model/proto.js';
 
 interface Linear {
   /** Name of the node. */

@@ -10,7 +10,7 @@
  */
 import { KofnError } from '@kofn/core';
 import { findCodable, type Codable } from './codable.js';
-import { neededNodes, type GraphNode, type ModelImage, type OnnxModel } from './graph.js';
+import { neededNodes, type GraphNode, type ModelImage, type OnnxModel } from '../model/graph.js';
 import { fileModel, subModel, type ValueTypes } from './sub-model.js';
 
 export interface SegmentStep {

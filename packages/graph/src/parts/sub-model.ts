@@ -1,9 +1,9 @@
 /** Parts of a model as models of their own. */
 import { elementBytes, elementCount, KofnError, type DType } from '@kofn/core';
 import { findCodable } from './codable.js';
-import { externalRange } from './external-data.js';
-import type { GraphNode, ModelFiles, ModelImage, OnnxModel } from './graph.js';
-import { constantValue } from './constant.js';
+import { externalRange } from '../model/external-data.js';
+import type { GraphNode, ModelFiles, ModelImage, OnnxModel } from '../model/graph.js';
+import { constantValue } from '../model/constant.js';
 import {
   dtypeOf,
   onnx,
@@ -13,12 +13,12 @@ import {
   type NodeProto,
   type TensorProto,
   type ValueInfoProto,
-} from './proto.js';
-import { addendName } from './plain-form.js';
+} from '../model/proto.js';
+import { addendName } from '../model/plain-form.js';
 import { inputShape } from './shard-model.js';
-import { modelFiles } from './model-image.js';
-import { hasType } from './values.js';
-import { modelImage, type Constant } from './write-model.js';
+import { modelFiles } from '../model/model-image.js';
+import { hasType } from '../model/values.js';
+import { modelImage, type Constant } from '../model/write-model.js';
 
 /** Element type and rank of values, as a run of the model showed them. */
 export type ValueTypes = Readonly<Record<string, { readonly dtype: DType; readonly rank: number }>>;

@@ -4,9 +4,9 @@
  */
 import { tensorBytes, type Tensors } from '@kofn/core';
 import { castConstant } from './codable.js';
-import { neededNodes, type GraphNode, type ModelImage, type OnnxModel } from './graph.js';
-import { isLinear } from './original-names.js';
-import { elementTypeOf, isStandard } from './proto.js';
+import { neededNodes, type GraphNode, type ModelImage, type OnnxModel } from '../model/graph.js';
+import { isLinear } from '../model/original-names.js';
+import { elementTypeOf, isStandard } from '../model/proto.js';
 import { subModel } from './sub-model.js';
 
 /** Makes something else each time. */

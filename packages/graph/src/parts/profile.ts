@@ -1,7 +1,7 @@
 /** The cost of each linear layer from real shapes. */
 import { elementCount, type Shape } from '@kofn/core';
 import { findCodable } from './codable.js';
-import type { OnnxModel } from './graph.js';
+import type { OnnxModel } from '../model/graph.js';
 import { macsOf } from './linear-layer.js';
 
 export interface NodeProfile {

@@ -1,10 +1,10 @@
 /** Layers and their coded blocks as ONNX models: input `x`, output `y`, one linear node (a layer's) or several of one input. */
 import { atOnce, elementCount, float32, formatShape, joined, KofnError, type Bands, type Shape } from '@kofn/core';
-import type { ModelFiles, ModelImage } from './graph.js';
+import type { ModelFiles, ModelImage } from '../model/graph.js';
 import { transposed, type ConvAttributes, type LinearLayer } from './linear-layer.js';
-import { modelFiles } from './model-image.js';
-import { valueInfoProto, type NodeProto } from './proto.js';
-import { modelImage, writeModel, type Constant } from './write-model.js';
+import { modelFiles } from '../model/model-image.js';
+import { valueInfoProto, type NodeProto } from '../model/proto.js';
+import { modelImage, writeModel, type Constant } from '../model/write-model.js';
 
 /** Activations that a layer may have; run after decoding, never on workers. ONNX operators of opset 13. */
 export const ACTIVATIONS = ['relu', 'leakyRelu', 'elu', 'sigmoid', 'tanh', 'softplus', 'softmax'] as const;
