@@ -54,7 +54,9 @@ function buildPage() {
   const sources = [
     at('package-lock.json'),
     ...['index.html', 'package.json', 'vite.config.js'].map(name => path.join(folder, name)),
-    ...readdirSync(path.join(folder, 'src')).map(name => path.join(folder, 'src', name)),
+    ...readdirSync(path.join(folder, 'src'), { recursive: true, withFileTypes: true })
+      .filter(entry => entry.isFile())
+      .map(({ parentPath, name }) => path.join(parentPath, name)),
     ...['images', 'labels'].map(name => at('models', `fashion-test-${name}.npy`)),
   ];
   const hash = createHash('sha256');

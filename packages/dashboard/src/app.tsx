@@ -1,15 +1,15 @@
 /** The page: everything that is known of one model, beside what all share. */
 import { useState } from 'preact/hooks';
-import { CameraCard } from './camera-view.js';
-import type { Connection, Link } from './connection.js';
-import { EventsCard } from './events-view.js';
-import { FiguresRow } from './figures-view.js';
-import { FleetCard } from './fleet-view.js';
-import { HistogramCard } from './histogram-view.js';
-import { LanesCard } from './lanes-view.js';
-import { PlanCard } from './plan-view.js';
+import { CameraCard } from './views/camera-view.js';
+import type { Connection, Link } from './state/connection.js';
+import { EventsCard } from './views/events-view.js';
+import { FiguresRow } from './views/figures-view.js';
+import { FleetCard } from './views/fleet-view.js';
+import { HistogramCard } from './views/histogram-view.js';
+import { LanesCard } from './views/lanes-view.js';
+import { PlanCard } from './views/plan-view.js';
 import type { ModelLine, PageState } from './protocol.js';
-import type { Source } from './trial.js';
+import type { Source } from './trial/trial.js';
 
 const LINK_WORDS: Readonly<Record<Link, string>> = {
   connecting: 'connecting …',

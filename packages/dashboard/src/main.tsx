@@ -1,6 +1,6 @@
 import { render } from 'preact';
 import { App } from './app.js';
-import { Connection } from './connection.js';
+import { Connection } from './state/connection.js';
 import './style.css';
 
 const root = document.getElementById('app')!;

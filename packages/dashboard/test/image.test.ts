@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { classesIn, classOutput } from '../src/classes.js';
+import { classesIn, classOutput } from '../src/trial/classes.js';
 import {
   DEFAULT_PREPROCESSING,
   describe as inWords,
@@ -12,9 +12,9 @@ import {
   perChannel,
   shapeOf,
   tensorBytes,
-} from '../src/image.js';
-import { inferAnswer, inferCall } from '../src/infer.js';
-import { uint8Array } from '../src/npy.js';
+} from '../src/trial/image.js';
+import { inferAnswer, inferCall } from '../src/trial/infer.js';
+import { uint8Array } from '../src/trial/npy.js';
 
 const input = (dtype: string, shape: readonly (number | string)[]) =>
   imageInputOf({ inputs: [{ name: 'x', dtype, shape }] });

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { inWords, layOut, tickStep, workersOf } from '../src/lanes.js';
+import { inWords, layOut, tickStep, workersOf } from '../src/state/lanes.js';
 import type { ReplyLine, RequestLine, StepLine } from '../src/protocol.js';
-import { logTicks } from '../src/ticks.js';
+import { logTicks } from '../src/views/ticks.js';
 
 const BOX = { width: 600, left: 90, top: 20, laneHeight: 24 };
 

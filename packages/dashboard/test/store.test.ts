@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import type { PageState, RequestLine, WorkerLine } from '../src/protocol.js';
-import { EventParser } from '../src/server-sent-events.js';
-import { isSameServer, withPatch, withState } from '../src/store.js';
+import { EventParser } from '../src/state/server-sent-events.js';
+import { isSameServer, withPatch, withState } from '../src/state/store.js';
 
 const request = (number: number): RequestLine => ({
   ...{ number, id: 'a', model: 'm', version: '1', atMs: number, ms: 1, queueMs: 0, error: null, steps: [] },

@@ -1,6 +1,6 @@
 /** What a glance takes in: how many, how fast, and whether anything had to be recovered. */
 import * as format from './format.js';
-import type { Figures, Load } from './protocol.js';
+import type { Figures, Load } from '../protocol.js';
 
 export function FiguresRow({ figures, load }: { readonly figures: Figures | undefined; readonly load: Load }) {
   const { perSecond = [], ratePerSecond = 0, failed = 0, recovered = { lost: 0, late: 0 } } = figures ?? {};

@@ -2,7 +2,7 @@
 import { Card } from './card.js';
 import * as format from './format.js';
 import { logTicks } from './ticks.js';
-import type { Waits } from './protocol.js';
+import type { Waits } from '../protocol.js';
 import { useWidth } from './use-width.js';
 
 const [TOP, HEIGHT, LOST_WIDTH] = [16, 124, 46];

@@ -1,6 +1,6 @@
 /** The lanes as a table: every figure of them, for whoever does not see them or wants to read them. */
 import * as format from './format.js';
-import type { ReplyLine, RequestLine, StepLine } from './protocol.js';
+import type { ReplyLine, RequestLine, StepLine } from '../protocol.js';
 
 export function StepsTable({ request }: { readonly request: RequestLine }) {
   return (

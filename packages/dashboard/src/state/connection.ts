@@ -2,7 +2,7 @@
  * The page's link to its server: reads events, and reads on from the last one when the link was lost. A token, where the server wants one,
  * comes from the address (`#token=…`, which never leaves the browser) or from the reader, and is kept for this tab.
  */
-import type { FaultRequest, PagePatch, PageState } from './protocol.js';
+import type { FaultRequest, PagePatch, PageState } from '../protocol.js';
 import { EventParser } from './server-sent-events.js';
 import { isSameServer, withPatch, withState } from './store.js';
 

@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks';
 import { Card } from './card.js';
 import * as format from './format.js';
-import { FAULT_ACTIONS, type FaultAction, type FaultRequest, type HealthLine, type WorkerLine } from './protocol.js';
+import { FAULT_ACTIONS, type FaultAction, type FaultRequest, type HealthLine, type WorkerLine } from '../protocol.js';
 
 interface FleetProps {
   readonly workers: readonly WorkerLine[];

@@ -1,5 +1,5 @@
 /** How what became of a block is drawn: by shape and by colour, so that either is enough. */
-import type { MarkKind } from './lanes.js';
+import type { MarkKind } from '../state/lanes.js';
 
 interface MarkProps {
   readonly kind: MarkKind;

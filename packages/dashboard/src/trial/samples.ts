@@ -1,6 +1,6 @@
 /** The pictures that come with kofn: the first 500 test images of Fashion-MNIST, and what each is. */
-import imagesUrl from '../../../models/fashion-test-images.npy?url';
-import labelsUrl from '../../../models/fashion-test-labels.npy?url';
+import imagesUrl from '../../../../models/fashion-test-images.npy?url';
+import labelsUrl from '../../../../models/fashion-test-labels.npy?url';
 import { uint8Array } from './npy.js';
 
 export interface Samples {

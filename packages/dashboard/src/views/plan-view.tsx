@@ -2,7 +2,7 @@
 import { memo } from 'preact/compat';
 import { Card } from './card.js';
 import * as format from './format.js';
-import type { HealthLine, ModelLine, PlanLine, SegmentLine, WorkerLine } from './protocol.js';
+import type { HealthLine, ModelLine, PlanLine, SegmentLine, WorkerLine } from '../protocol.js';
 
 interface PlanProps {
   readonly model: ModelLine;

@@ -1,12 +1,12 @@
 /** A camera to try the server with: what it sees, what the model sees of it, and what the model says. */
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { Card } from './card.js';
-import type { Connection } from './connection.js';
+import type { Connection } from '../state/connection.js';
 import * as format from './format.js';
-import { DEFAULT_PREPROCESSING, describe, imageInputOf, type ImageInput, type Preprocessing } from './image.js';
+import { DEFAULT_PREPROCESSING, describe, imageInputOf, type ImageInput, type Preprocessing } from '../trial/image.js';
 import { PreprocessingForm } from './preprocessing-form.js';
-import type { ModelLine } from './protocol.js';
-import { run, type Outcome, type Source } from './trial.js';
+import type { ModelLine } from '../protocol.js';
+import { run, type Outcome, type Source } from '../trial/trial.js';
 
 interface CameraProps {
   readonly model: ModelLine;

@@ -1,5 +1,5 @@
 /** Pictures as a model's input, as `kofn run` makes them of files: only the size is made to fit here, by the browser. */
-import type { ModelLine, ValueLine } from './protocol.js';
+import type { ModelLine, ValueLine } from '../protocol.js';
 
 export interface ImageInput {
   readonly name: string;

@@ -1,6 +1,6 @@
 import { Card } from './card.js';
 import * as format from './format.js';
-import type { EventLine } from './protocol.js';
+import type { EventLine } from '../protocol.js';
 
 const SHOWN = 30;
 

@@ -1,5 +1,5 @@
 /** How pictures become the model's input, as `kofn run` has it by --scale, --mean and --std. */
-import { perChannel, type ImageInput, type Preprocessing } from './image.js';
+import { perChannel, type ImageInput, type Preprocessing } from '../trial/image.js';
 
 interface FormProps {
   readonly input: ImageInput;

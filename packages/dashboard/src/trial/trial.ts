@@ -3,10 +3,10 @@
  * classes of the answer. camera-view.tsx shows it.
  */
 import { classesIn, classOutput, type Classes } from './classes.js';
-import { errorOf, type Connection } from './connection.js';
+import { errorOf, type Connection } from '../state/connection.js';
 import { middleOf, shapeOf, tensorBytes, type ImageInput, type Preprocessing } from './image.js';
 import { inferAnswer, inferCall } from './infer.js';
-import { PAGE_REQUEST, type ModelLine } from './protocol.js';
+import { PAGE_REQUEST, type ModelLine } from '../protocol.js';
 import { loadSamples } from './samples.js';
 
 export type Source = 'camera' | 'samples';

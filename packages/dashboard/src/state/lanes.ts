@@ -2,7 +2,7 @@
  * Where each mark of a request stands in its lanes: one lane a worker, time from left to right, a band for each coded step. Nothing here
  * draws; lanes-view.tsx does.
  */
-import type { ReplyLine, RequestLine, StepLine } from './protocol.js';
+import type { ReplyLine, RequestLine, StepLine } from '../protocol.js';
 
 export interface LaneBox {
   /** Of the drawing, in CSS pixels. */

@@ -2,9 +2,9 @@
 import { useRef, useState } from 'preact/hooks';
 import { Card } from './card.js';
 import * as format from './format.js';
-import { inWords, layOut, workersOf, type Lanes } from './lanes.js';
+import { inWords, layOut, workersOf, type Lanes } from '../state/lanes.js';
 import { Legend, MARK_WORDS, MarkShape } from './marks.js';
-import { PAGE_REQUEST, type RequestLine, type WorkerLine } from './protocol.js';
+import { PAGE_REQUEST, type RequestLine, type WorkerLine } from '../protocol.js';
 import { StepsTable } from './steps-table.js';
 import { useWidth } from './use-width.js';
 

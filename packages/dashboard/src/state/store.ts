@@ -1,5 +1,5 @@
 /** What the page knows: the server's state, with each patch laid over it. Nothing of it is lost while the connection is. */
-import type { EventLine, PagePatch, PageState, RequestLine } from './protocol.js';
+import type { EventLine, PagePatch, PageState, RequestLine } from '../protocol.js';
 
 const KEPT_REQUESTS = 32;
 const KEPT_EVENTS = 100;
