@@ -125,3 +125,19 @@ export function openScope(
     },
   };
 }
+
+/** Resolves `delayMs` from now; rejects with CANCELLED (or the signal's KofnError) as soon as `signal` aborts. */
+export function sleep(clock: Clock, delayMs: number, signal?: Signal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    throwIfAborted(signal);
+    const onAbort = () => {
+      timer.cancel();
+      reject(abortReason(signal));
+    };
+    const timer = clock.setTimer(() => {
+      signal?.removeEventListener('abort', onAbort);
+      resolve();
+    }, delayMs);
+    signal?.addEventListener('abort', onAbort, { once: true });
+  });
+}

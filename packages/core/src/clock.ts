@@ -2,7 +2,6 @@
  * Time behind a seam, so that a simulation can replace it. Nothing outside this file reads the real clock or sets a
  * real timer.
  */
-import { abortReason, throwIfAborted, type Signal } from './abort.js';
 
 export interface Timer {
   /** Disarms the timer; harmless after it fired. */
@@ -27,19 +26,3 @@ export const systemClock: Clock = {
     return { cancel: () => clearTimeout(handle) };
   },
 };
-
-/** Resolves `delayMs` from now; rejects with CANCELLED (or the signal's KofnError) as soon as `signal` aborts. */
-export function sleep(clock: Clock, delayMs: number, signal?: Signal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    throwIfAborted(signal);
-    const onAbort = () => {
-      timer.cancel();
-      reject(abortReason(signal));
-    };
-    const timer = clock.setTimer(() => {
-      signal?.removeEventListener('abort', onAbort);
-      resolve();
-    }, delayMs);
-    signal?.addEventListener('abort', onAbort, { once: true });
-  });
-}

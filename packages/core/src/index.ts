@@ -23,12 +23,13 @@ export {
   abortReason,
   openScope,
   openController,
+  sleep,
   throwIfAborted,
   type Controller,
   type Scope,
   type Signal,
 } from './abort.js';
 export { fromHalf, toHalf } from './half.js';
-export { sleep, systemClock, type Clock, type Timer } from './clock.js';
+export { systemClock, type Clock, type Timer } from './clock.js';
 export { atOnce, inTurns, joined, PART_VALUES, spread, type Bands, type Parts, type RowSource } from './parts.js';
 export { seededRng, type Rng } from './rng.js';

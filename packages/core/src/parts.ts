@@ -2,8 +2,8 @@
  * Long computations in parts: generators that yield wherever somebody else may have the thread. Who is in nobody's way runs one `atOnce`;
  * who shares the event loop with requests runs it `inTurns` with them.
  */
-import type { Signal } from './abort.js';
-import { sleep, type Clock } from './clock.js';
+import { sleep, type Signal } from './abort.js';
+import type { Clock } from './clock.js';
 
 export type Parts<T> = Generator<undefined, T, void>;
 

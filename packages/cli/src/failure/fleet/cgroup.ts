@@ -13,7 +13,7 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { KofnError, sleep, systemClock } from '@kofn/core';
-import { isLeftover, ownName, removeAtExit } from './leftovers.js';
+import { isLeftover, ownName, removeAtExit } from '../links/leftovers.js';
 
 /** Where groups are made, of the first version that has the controller. */
 interface Hierarchy {

@@ -13,7 +13,7 @@ import { execFile, execFileSync } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { KofnError } from '@kofn/core';
-import { isLeftover, ownName, removeAtExit } from '../fleet/leftovers.js';
+import { isLeftover, ownName, removeAtExit } from './leftovers.js';
 
 const FOLDER = '/run/netns';
 const BLOCK_START = (198 << 24) | (18 << 16);

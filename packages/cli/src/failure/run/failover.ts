@@ -8,7 +8,6 @@
  */
 import { abortable, KofnError, openScope, sleep, systemClock, throwIfAborted, type Tensors } from '@kofn/core';
 import { codedModel, type Cluster, type CodedModel, type ModelOptions, type RunResult } from '@kofn/master';
-import type { ServedModel } from './served-model.js';
 
 /** What of a failed request is no fault of a worker's, so that nobody tries it again. */
 const FINAL: readonly string[] = ['CANCELLED', 'DEADLINE_EXCEEDED', 'INVALID_ARGUMENT'];
@@ -16,7 +15,7 @@ const FINAL: readonly string[] = ['CANCELLED', 'DEADLINE_EXCEEDED', 'INVALID_ARG
 /** Before the next attempt to load, when one failed: another worker may just have been lost. */
 const RETRY_MS = 100;
 
-export class FailoverModel implements ServedModel {
+export class FailoverModel {
   readonly #cluster: Cluster;
   readonly #modelPath: string;
   readonly #options: ModelOptions;
