@@ -17,7 +17,7 @@ describe('docs/operations.md', () => {
   });
 
   it('has every state of a worker', () => {
-    const source = readFileSync(new URL('../../packages/master/src/fleet.ts', import.meta.url), 'utf8');
+    const source = readFileSync(new URL('../../packages/master/src/fleet/worker-state.ts', import.meta.url), 'utf8');
     const states = [...source.matchAll(/readonly kind: '(\w+)'/g)].map(([, state]) => state!);
     assert.equal(states.length, 8);
     assert.deepEqual(

@@ -10,7 +10,7 @@ import type { WorkerServer } from '@kofn/worker';
 import { isLasting, type Fault } from './faults.js';
 import { HEDGE_MARK } from './scenario.js';
 
-/** packages/master/src/replicated-segment.ts. */
+/** packages/master/src/request/replicated-segment.ts. */
 const SEGMENT_LATE_MS = 1_000;
 
 export interface Canary {

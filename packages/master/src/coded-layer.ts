@@ -14,13 +14,15 @@ import {
   type LinearLayer,
   type ModelFiles,
 } from '@kofn/graph';
-import type { Cluster } from './cluster.js';
-import type { LayerHealth } from './holding.js';
-import { codedModel, type AuditCounts, type CodedModel, type RunResult } from './coded-model.js';
-import type { CodeOptions, RunOptions } from './options.js';
-import type { Plan } from './plan.js';
-import { prepareModel, type ModelSource } from './prepare.js';
-import type { Replanned, ReplanOptions } from './replan.js';
+import type { Cluster } from './fleet/cluster.js';
+import { codedModel, type CodedModel, type RunResult } from './coded-model.js';
+import type { CodeOptions, RunOptions } from './contract/options.js';
+import type { Plan } from './contract/plan.js';
+import { prepareModel, type ModelSource } from './planning/prepare.js';
+import type { Replanned } from './contract/plan.js';
+import type { ReplanOptions } from './contract/options.js';
+import type { AuditCounts } from './contract/report.js';
+import type { LayerHealth } from './contract/health.js';
 
 /** Anything with rows and columns, ml-matrix's Matrix among them. */
 export interface MatrixLike {

@@ -12,28 +12,27 @@ import { KofnError, openScope, throwIfAborted, type Tensors } from '@kofn/core';
 import type { Engine } from '@kofn/engine';
 import type { ValueInfo } from '@kofn/graph';
 import type { Owner } from '@kofn/wire';
-import type { AuditOutcome } from './audit.js';
-import { giveUp } from './claims.js';
-import type { Cluster } from './cluster.js';
-import type { WorkerNeed } from './capacity.js';
-import { deploy, type Deployment } from './deployment.js';
-import type { Design, DeploySource } from './design.js';
-import type { ModelHealth } from './holding.js';
-import { DEFAULT_DEADLINE_MS, requireName, requireRange, type ModelOptions, type RunOptions } from './options.js';
-import type { Plan } from './plan.js';
-import type { ModelSource } from './prepare.js';
+import { giveUp } from './standing/claims.js';
+import type { Cluster } from './fleet/cluster.js';
+import { deploy, type Deployment } from './standing/deployment.js';
+import type { Design, DeploySource } from './planning/design.js';
 import {
-  dryRunOf,
-  isOwner,
-  replannedOf,
-  roomFor,
-  within,
-  wordsOf,
-  workersFor,
-  type Replanned,
-  type ReplanOptions,
-} from './replan.js';
-import type { RunReport } from './report.js';
+  DEFAULT_DEADLINE_MS,
+  requireName,
+  requireRange,
+  type ModelOptions,
+  type RunOptions,
+} from './contract/options.js';
+import type { Plan } from './contract/plan.js';
+import type { ModelSource } from './planning/prepare.js';
+import { dryRunOf, isOwner, replannedOf, roomFor, within, wordsOf, workersFor } from './standing/replan.js';
+import type { RunReport } from './contract/report.js';
+import type { WorkerNeed } from './contract/plan.js';
+import type { Replanned } from './contract/plan.js';
+import type { ReplanOptions } from './contract/options.js';
+import type { AuditOutcome } from './contract/report.js';
+import type { AuditCounts } from './contract/report.js';
+import type { ModelHealth } from './contract/health.js';
 
 /** What an update may have of its own; all else is as the model was deployed. */
 export type UpdateOptions = Pick<ModelOptions, 'sampleInputs' | 'onProgress' | 'signal'>;
@@ -47,9 +46,6 @@ export interface RunResult {
   /** What becomes of its audit, behind the answer (`verify: 'audit'`). Never rejects. */
   readonly audit?: Promise<AuditOutcome>;
 }
-
-/** Requests whose audit is over, by what became of it. */
-export type AuditCounts = Readonly<Record<AuditOutcome, number>>;
 
 export class CodedModel implements AsyncDisposable {
   readonly #cluster: Cluster;

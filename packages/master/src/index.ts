@@ -1,4 +1,5 @@
-export { connect, type Cluster } from './cluster.js';
+export { connect } from './connect.js';
+export type { Cluster } from './fleet/cluster.js';
 export {
   codedLayer,
   type CodedLayer,
@@ -10,25 +11,14 @@ export {
   type OnnxLayer,
   type ShapedArray,
 } from './coded-layer.js';
-export type { AuditOutcome } from './audit.js';
-export {
-  codedModel,
-  modelName,
-  type AuditCounts,
-  type CodedModel,
-  type RunResult,
-  type UpdateOptions,
-} from './coded-model.js';
-export { planModel } from './design.js';
-export type { ClusterEvent, EventKind } from './events.js';
-export { replanStanding, standingOn, type Replanned, type ReplanOptions, type StandingModel } from './replan.js';
-export type { WorkerNeed } from './capacity.js';
+export { codedModel, modelName, type CodedModel, type RunResult, type UpdateOptions } from './coded-model.js';
+export { planModel } from './planning/design.js';
+export type { ClusterEvent, EventKind } from './fleet/events.js';
+export { replanStanding, standingOn, type StandingModel } from './standing/replan.js';
 // The simulator plants bugs in it.
-export { Healer } from './heal.js';
-export type { Holding } from './holding.js';
-export type { LayerHealth, ModelHealth } from './holding.js';
-export type { HedgeAfter } from './hedge.js';
-export type { ModelSource } from './prepare.js';
+export { Healer } from './standing/heal.js';
+export type { Holding } from './standing/holding.js';
+export type { ModelSource } from './planning/prepare.js';
 export type {
   CodeOptions,
   ConnectOptions,
@@ -41,14 +31,37 @@ export type {
   RunOptions,
   SegmentChoice,
   VerifyChoice,
-} from './options.js';
-export { ASSUMED_SPEEDS, type Costs, type LayerPlan, type Plan, type SegmentPlan, type Speeds } from './plan.js';
-export { refusalWords, type Refusal } from './refusals.js';
-export type { Arrival, Erasure, LayerReport, Rejection, RunReport, SegmentReport, Unanswered } from './report.js';
-export type { Spans } from './spans.js';
-export type { WorkerSpeed } from './speeds.js';
-export type { Fleet, WorkerView } from './fleet.js';
-export { checkInputs, zeroInputs } from './inputs.js';
+} from './contract/options.js';
+export {
+  ASSUMED_SPEEDS,
+  type Costs,
+  type LayerPlan,
+  type Plan,
+  type SegmentPlan,
+  type Speeds,
+} from './contract/plan.js';
+export { refusalWords } from './blocks/refusals.js';
+export type {
+  Arrival,
+  Erasure,
+  LayerReport,
+  Rejection,
+  RunReport,
+  SegmentReport,
+  Unanswered,
+} from './contract/report.js';
+export type { Spans } from './contract/spans.js';
+export type { WorkerSpeed } from './fleet/speeds.js';
+export type { Fleet, WorkerView } from './fleet/fleet.js';
+export { checkInputs, zeroInputs } from './contract/inputs.js';
 // Changed by planted bugs.
-export { Refusals } from './refusals.js';
-export { ReplyCheck } from './verification.js';
+export { Refusals } from './blocks/refusals.js';
+export { ReplyCheck } from './verify/verification.js';
+export type { HedgeAfter } from './contract/options.js';
+export type { Refusal } from './contract/plan.js';
+export type { WorkerNeed } from './contract/plan.js';
+export type { Replanned } from './contract/plan.js';
+export type { ReplanOptions } from './contract/options.js';
+export type { AuditOutcome } from './contract/report.js';
+export type { AuditCounts } from './contract/report.js';
+export type { LayerHealth, ModelHealth } from './contract/health.js';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { float32, tensor, type Tensor } from '@kofn/core';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { checkRanked, classesOf } from '../src/serve/classification.js';
+import { checkRanked, classesOf } from '../src/serve/inference/classification.js';
 
 const texts = ({ data }: Tensor) => data as string[];
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
 import { describe, it } from 'mocha';
-import { Decoder, decodingsOf, encodingFor, isAnswerable } from '../src/serve/content-coding.js';
+import { Decoder, decodingsOf, encodingFor, isAnswerable } from '../src/serve/http/content-coding.js';
 
 const LARGE = 100_000;
 const SMALL = 10;

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { seededRng } from '@kofn/core';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { Hedge } from '../src/hedge.js';
-import { RecentTimes } from '../src/recent-times.js';
+import { Hedge } from '../src/blocks/hedge.js';
+import { RecentTimes } from '../src/fleet/recent-times.js';
 
 const times = fc.array(fc.double({ min: 0, max: 1e6, noNaN: true }), { minLength: 1, maxLength: 60 });
 

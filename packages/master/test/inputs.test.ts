@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { float32, isKofnError, tensor, type ErrorCode, type Tensors } from '@kofn/core';
 import { describe, it } from 'mocha';
-import { checkInputs, zeroInputs } from '../src/inputs.js';
+import { checkInputs, zeroInputs } from '../src/contract/inputs.js';
 
 const IMAGE = { name: 'image', dtype: 'float32', shape: ['N', 1, 2, 2] } as const;
 const MASK = { name: 'mask', dtype: 'bool', shape: [2] } as const;

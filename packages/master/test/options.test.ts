@@ -12,7 +12,7 @@ import {
   type CodeOptions,
   type ConnectOptions,
   type ModelOptions,
-} from '../src/options.js';
+} from '../src/contract/options.js';
 
 const refused = (make: () => unknown, message: RegExp) =>
   assert.throws(make, error => isKofnError(error, 'INVALID_ARGUMENT') && message.test(error.message));

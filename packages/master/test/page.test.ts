@@ -3,15 +3,15 @@ import assert from 'node:assert/strict';
 import { PAGE_REQUEST } from '@kofn/dashboard';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import type { LayerReport, RunReport } from '../src/report.js';
+import type { LayerReport, RunReport } from '../src/contract/report.js';
 import { barsOf, RecentHistogram } from '../src/serve/page/histogram.js';
 import { MessageRing } from '../src/serve/page/message-ring.js';
 import { ModelFigures, SETTLE_MS } from '../src/serve/page/model-figures.js';
 import { RecentCounts, SECONDS } from '../src/serve/page/recent-counts.js';
 import { Samples, SAMPLES_PER_SECOND, TELL_AFTER_MS } from '../src/serve/page/samples.js';
 import { waitingForAll } from '../src/serve/page/waiting.js';
-import type { EndedRequest } from '../src/serve/served.js';
-import { localSpans } from '../src/spans.js';
+import type { EndedRequest } from '../src/serve/inference/served.js';
+import { localSpans } from '../src/contract/spans.js';
 
 /** A clock that is set by hand; nothing here sets a timer. */
 function handClock() {

@@ -6,7 +6,7 @@ import { float32, isKofnError, KofnError } from '@kofn/core';
 import { createEngine, type Engine } from '@kofn/engine';
 import { layerModel, type ModelFiles } from '@kofn/graph';
 import { after, before, describe, it } from 'mocha';
-import { prepareModel, type ModelSource, type PreparedModel } from '../src/prepare.js';
+import { prepareModel, type ModelSource, type PreparedModel } from '../src/planning/prepare.js';
 
 /** y = relu(x · w), two units. */
 const files: ModelFiles = layerModel(

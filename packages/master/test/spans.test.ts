@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
-import { alongCriticalPath, localSpans, spansOf, type Spans, type StepTimes } from '../src/spans.js';
+import { alongCriticalPath, localSpans, spansOf, type Spans, type StepTimes } from '../src/contract/spans.js';
 
 const sum = (spans: Spans) => (Object.values(spans) as number[]).reduce((total, ms) => total + ms, 0);
 

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { seededRng } from '@kofn/core';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { blockOrder } from '../src/homes.js';
-import { RecentValues, RELATIVE_ERROR, WINDOW_MS } from '../src/recent-values.js';
-import { BlockPace, SpeedRecord } from '../src/speeds.js';
+import { blockOrder } from '../src/blocks/homes.js';
+import { RecentValues, RELATIVE_ERROR, WINDOW_MS } from '../src/fleet/recent-values.js';
+import { BlockPace, SpeedRecord } from '../src/fleet/speeds.js';
 
 /** A clock that is set by hand; nothing here sets a timer. */
 function handClock() {

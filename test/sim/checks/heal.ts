@@ -12,7 +12,7 @@ import type { Owner } from '@kofn/wire';
 import type { Machine } from '../machine.js';
 import type { Violation } from './request.js';
 
-/** packages/master/src/cluster.ts. */
+/** packages/master/src/fleet/cluster.ts. */
 const RENEW_MS = 3_600_000;
 
 /** After `idleMs` without faults (scenario.ts makes that long enough). */

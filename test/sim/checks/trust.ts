@@ -12,7 +12,7 @@ import type { ScheduledFault } from '../faults.js';
 import { LIES, type Lie } from '../lies.js';
 import type { Violation } from './request.js';
 
-/** packages/master/src/verification.ts: more may go unconfirmed. */
+/** packages/master/src/verify/verification.ts: more may go unconfirmed. */
 const MAX_SUSPICIONS = 8;
 const STRIKES = 2;
 

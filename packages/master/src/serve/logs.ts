@@ -1,7 +1,7 @@
 /** What a server logs of its fleet: one line a change, none a request. */
 import type { FastifyBaseLogger } from 'fastify';
-import type { ClusterEvent, EventKind } from '../events.js';
-import type { ServerView } from './served.js';
+import type { ClusterEvent, EventKind } from '../fleet/events.js';
+import type { ServerView } from './inference/served.js';
 
 export type FleetLogger = Pick<FastifyBaseLogger, 'info' | 'warn' | 'error'>;
 

@@ -2,8 +2,8 @@
 import { counterOf, gaugeOf } from '@kofn/wire/metrics';
 import type { FastifyInstance } from 'fastify';
 import { Histogram, Registry } from 'prom-client';
-import { REQUEST_CODES } from '../request-metrics.js';
-import type { EndedRequest, ServerView } from './served.js';
+import { REQUEST_CODES } from '../metrics/request-metrics.js';
+import type { EndedRequest, ServerView } from './inference/served.js';
 
 const DURATIONS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 /** Whatever a client asks for that is not served: names are not labels before they are known. */

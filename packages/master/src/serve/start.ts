@@ -18,15 +18,15 @@ import {
   type Listening,
 } from '@kofn/wire';
 import type { FastifyInstance } from 'fastify';
-import type { Cluster } from '../cluster.js';
-import { requireRange, requireWhole } from '../options.js';
-import { Access, checkAddress, type AccessOptions } from './access.js';
-import { grpcHandlers } from './grpc.js';
-import { createHttp } from './http.js';
+import type { Cluster } from '../fleet/cluster.js';
+import { requireRange, requireWhole } from '../contract/options.js';
+import { Access, checkAddress, type AccessOptions } from './http/access.js';
+import { grpcHandlers } from './inference/grpc.js';
+import { createHttp } from './http/http.js';
 import { registerMetrics } from './metrics.js';
-import { ModelRepository, type LoadProgress, type ModelFile } from './repository.js';
-import { registerRest } from './rest.js';
-import { InferenceServer, type LimitOptions } from './server.js';
+import { ModelRepository, type LoadProgress, type ModelFile } from './inference/repository.js';
+import { registerRest } from './http/rest.js';
+import { InferenceServer, type LimitOptions } from './inference/server.js';
 
 /** Less than the 30 s that Kubernetes and systemd leave between SIGTERM and SIGKILL. */
 const GRACE_MS = 20_000;

@@ -10,8 +10,8 @@
 import { randomBytes } from 'node:crypto';
 import type { Timer } from '@kofn/core';
 import type { Figures, HealthLine, Load, ModelLine, PagePatch, PageState, WorkerLine } from '@kofn/dashboard';
-import type { ClusterEvent } from '../../events.js';
-import type { EndedRequest, ServerView } from '../served.js';
+import type { ClusterEvent } from '../../fleet/events.js';
+import type { EndedRequest, ServerView } from '../inference/served.js';
 import { healthLine, modelLine, workerLine } from './lines.js';
 import { MessageRing, type Message } from './message-ring.js';
 import { ModelFigures } from './model-figures.js';

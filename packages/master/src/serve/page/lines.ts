@@ -1,8 +1,8 @@
 /** What the page is told of workers and models, each made anew from what the master knows. */
 import type { HealthLine, ModelLine, PlanLine, WorkerLine } from '@kofn/dashboard';
-import type { WorkerView } from '../../fleet.js';
-import type { LayerPlan } from '../../plan.js';
-import type { ServedModel } from '../served.js';
+import type { WorkerView } from '../../fleet/fleet.js';
+import type { LayerPlan } from '../../contract/plan.js';
+import type { ServedModel } from '../inference/served.js';
 
 export function workerLine({ index, address, state, reason, speed }: WorkerView): WorkerLine {
   const { macsPerSecond, rttMs, slowness, isStraggler, inTime } = speed;

@@ -5,8 +5,8 @@
  */
 import type { Clock } from '@kofn/core';
 import type { Figures } from '@kofn/dashboard';
-import type { RunReport } from '../../report.js';
-import type { EndedRequest } from '../served.js';
+import type { RunReport } from '../../contract/report.js';
+import type { EndedRequest } from '../inference/served.js';
 import { barsOf, RecentHistogram } from './histogram.js';
 import { RecentCounts } from './recent-counts.js';
 import { waitingForAll } from './waiting.js';

@@ -6,7 +6,7 @@
 import { KofnError } from '@kofn/core';
 import { FAULT_ACTIONS, type FaultRequest } from '@kofn/dashboard';
 import type { FastifyInstance } from 'fastify';
-import type { ServerView } from '../served.js';
+import type { ServerView } from '../inference/served.js';
 import type { FaultButtons } from './fault-buttons.js';
 import { Feed } from './feed.js';
 import { readPage } from './files.js';

@@ -4,8 +4,8 @@
  */
 import type { Clock } from '@kofn/core';
 import { PAGE_REQUEST, type ReplyLine, type RequestLine, type StepLine } from '@kofn/dashboard';
-import type { LayerReport } from '../../report.js';
-import type { EndedRequest } from '../served.js';
+import type { LayerReport } from '../../contract/report.js';
+import type { EndedRequest } from '../inference/served.js';
 import { stepsOf } from './waiting.js';
 
 export const SAMPLES_PER_SECOND = 20;

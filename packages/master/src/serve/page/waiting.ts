@@ -1,5 +1,5 @@
 /** What a request would have taken had each of its layers waited for all its workers: by its own report, some time after the answer. */
-import type { LayerReport, RunReport } from '../../report.js';
+import type { LayerReport, RunReport } from '../../contract/report.js';
 
 export interface Waiting {
   /** At least so long: a reply whose time is not known counts as no wait. Infinity when a worker failed: there would be no answer. */
