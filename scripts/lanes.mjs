@@ -19,17 +19,20 @@ const NO_TESTS = { passes: 0, failures: 0, pending: 0, failed: [] };
 /** scripts/left-open.cjs ends what a test kept alive well before. */
 const EXIT_WAIT_MS = 60_000;
 
-/** The longest first, so that both lanes end at about the same time. `computes`: starts no process and waits for none. */
+/**
+ * In this order: beside the commands, which start many processes and wait for them, what only computes (`computes`); then the others, so that
+ * both lanes end at about the same time.
+ */
 const SUITES = [
   { name: 'e2e', holds: /^test\/dist\/e2e\// },
+  { name: 'compliance', holds: /^test\/dist\/compliance\/(?!engines|conformance|generated)/, computes: true },
+  { name: 'engines', holds: /^test\/dist\/compliance\//, computes: true },
+  { name: 'sim', holds: /^test\/dist\/sim\//, computes: true },
+  { name: 'packages', holds: /^packages\/(?!master|worker|cli)/, computes: true },
   { name: 'cluster', holds: /^test\/dist\/cluster\// },
-  { name: 'engines', holds: /^test\/dist\/compliance\/(engines|conformance|generated)/, computes: true },
-  { name: 'compliance', holds: /^test\/dist\/compliance\//, computes: true },
   { name: 'serve', holds: /^test\/dist\/serve\// },
   { name: 'chaos', holds: /^test\/dist\/chaos\// },
-  { name: 'master, worker, cli', holds: /^packages\/(master|worker|cli)\// },
-  { name: 'sim', holds: /^test\/dist\/sim\//, computes: true },
-  { name: 'packages', holds: /^packages\//, computes: true },
+  { name: 'master, worker, cli', holds: /^packages\// },
   { name: 'others', holds: /./ },
 ];
 const { require: required, reporter, timeout } = JSON.parse(readFileSync(path.join(root, '.mocharc.json'), 'utf8'));
