@@ -16,11 +16,9 @@ import {
 } from '@kofn/graph';
 import type { Cluster } from './fleet/cluster.js';
 import { codedModel, type CodedModel, type RunResult } from './coded-model.js';
-import type { CodeOptions, RunOptions } from './contract/options.js';
-import type { Plan } from './contract/plan.js';
+import type { CodeOptions, RunOptions, ReplanOptions } from './contract/options.js';
+import type { Plan, Replanned } from './contract/plan.js';
 import { prepareModel, type ModelSource } from './planning/prepare.js';
-import type { Replanned } from './contract/plan.js';
-import type { ReplanOptions } from './contract/options.js';
 import type { AuditCounts } from './contract/report.js';
 import type { LayerHealth } from './contract/health.js';
 

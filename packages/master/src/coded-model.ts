@@ -22,16 +22,12 @@ import {
   requireRange,
   type ModelOptions,
   type RunOptions,
+  type ReplanOptions,
 } from './contract/options.js';
-import type { Plan } from './contract/plan.js';
+import type { Plan, WorkerNeed, Replanned } from './contract/plan.js';
 import type { ModelSource } from './planning/prepare.js';
 import { dryRunOf, isOwner, replannedOf, roomFor, within, wordsOf, workersFor } from './standing/replan.js';
-import type { RunReport } from './contract/report.js';
-import type { WorkerNeed } from './contract/plan.js';
-import type { Replanned } from './contract/plan.js';
-import type { ReplanOptions } from './contract/options.js';
-import type { AuditOutcome } from './contract/report.js';
-import type { AuditCounts } from './contract/report.js';
+import type { RunReport, AuditOutcome, AuditCounts } from './contract/report.js';
 import type { ModelHealth } from './contract/health.js';
 
 /** What an update may have of its own; all else is as the model was deployed. */

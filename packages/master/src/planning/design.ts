@@ -19,11 +19,11 @@ import {
   type ModelOptions,
   type ResolvedCode,
   type ResolvedVerify,
+  type HedgeAfter,
 } from '../contract/options.js';
 import { ASSUMED_SPEEDS, type Plan, type Speeds } from '../contract/plan.js';
 import { planLayers, type Planning } from './planner.js';
 import { prepareModel, type ModelSource, type PreparedModel } from './prepare.js';
-import type { HedgeAfter } from '../contract/options.js';
 
 /** A model, or one that a deployment has already, made ready for another by its engine. */
 export type DeploySource = ModelSource | ((engine: Engine) => PreparedModel);

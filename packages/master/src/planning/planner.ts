@@ -14,10 +14,9 @@ import { cutModel, findCodable, profile, type CodableReport, type Cut, type Segm
 import type { Clock } from '@kofn/core';
 import { checkInputs, zeroInputs } from '../contract/inputs.js';
 import { measureLayerMs } from './measure.js';
-import type { LayerChoice, ResolvedCode, SegmentChoice } from '../contract/options.js';
+import type { LayerChoice, ResolvedCode, SegmentChoice, HedgeAfter } from '../contract/options.js';
 import type { Costs, LayerPlan, Plan, SegmentPlan, Speeds } from '../contract/plan.js';
 import type { PreparedModel } from './prepare.js';
-import type { HedgeAfter } from '../contract/options.js';
 
 export interface Planning {
   readonly plan: Plan;

@@ -12,14 +12,13 @@ import type { Connection } from '../fleet/connection.js';
 import type { DeployedGroup, PlacedShard } from '../request/deployed-group.js';
 import { Hedge } from '../blocks/hedge.js';
 import { Homes, type PlacingContext } from '../blocks/homes.js';
-import type { ResolvedCode } from '../contract/options.js';
+import type { ResolvedCode, HedgeAfter } from '../contract/options.js';
 import { fileOrder } from '../contract/plan.js';
 import type { Planning } from '../planning/planner.js';
 import { claimShard, putShard, type PutAbout } from '../blocks/put.js';
 import type { BlockRefusal } from '../blocks/refusals.js';
 import { encoded, shardFiles, type EncodedLayer } from '../blocks/shard-maker.js';
 import { BlockPace } from '../fleet/speeds.js';
-import type { HedgeAfter } from '../contract/options.js';
 
 /** Encoded blocks that may wait to be put; one block may be larger. */
 const MAX_ENCODED_BYTES = 256 * 2 ** 20;

@@ -17,11 +17,9 @@ import { deploy, type Deployment } from './deployment.js';
 import { designOf, type Design, type DeployOptions, type DeploySource } from '../planning/design.js';
 import { knownHomes, type KnownHomes } from '../blocks/homes.js';
 import { resolveWorkers, type ModelOptions } from '../contract/options.js';
-import type { Plan } from '../contract/plan.js';
+import type { Plan, WorkerNeed, Replanned } from '../contract/plan.js';
 import type { ModelSource } from '../planning/prepare.js';
 import { survey } from './survey.js';
-import type { WorkerNeed } from '../contract/plan.js';
-import type { Replanned } from '../contract/plan.js';
 
 /** What stands on workers under one name, as their inventories have it. */
 export interface StandingModel {
